@@ -1,0 +1,1 @@
+"""Insula: security by isolation for one person's computer."""

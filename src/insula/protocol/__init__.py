@@ -1,0 +1,1 @@
+"""Every byte format spoken across a boundary: pure, standard library only, no I/O."""
