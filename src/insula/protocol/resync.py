@@ -9,9 +9,10 @@ marker is a fixed prefix and the host's nonce, which the guest repeats.
 from insula.protocol.errors import ProtocolError
 
 NONCE_SIZE = 16
-# Bytes that no text, JSON or small integer of ours contains: a reader may look for them anywhere.
-CONTROL_PREFIX = b"\x00\xff\xfe\xfdINSULA-C\xfd\xfe\xff\x00"
-WINDOW_PREFIX = b"\x00\xff\xfe\xfdINSULA-W\xfd\xfe\xff\x00"
+# Bytes that no text, JSON or small integer of ours contains, and no end of which is a beginning:
+# a reader may look for them anywhere, behind anything.
+CONTROL_PREFIX = b"\x00\xff\xfe\xfdINSULA-C\xfd\xfe\xff\xff"
+WINDOW_PREFIX = b"\x00\xff\xfe\xfdINSULA-W\xfd\xfe\xff\xff"
 MARKER_SIZE = len(CONTROL_PREFIX) + NONCE_SIZE
 MAX_STALE = 4 * 1024 * 1024  # bytes: all that ring, socket and driver can hold of an older session
 

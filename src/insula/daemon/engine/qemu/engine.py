@@ -1,0 +1,247 @@
+"""Launching QEMUs in their jails and finding them again."""
+
+import asyncio
+import hashlib
+import logging
+import os
+import socket
+from contextlib import AsyncExitStack, ExitStack, suppress
+from pathlib import Path
+from typing import ClassVar
+
+from insula.daemon.engine.interface import Capabilities, EngineError, MachineSpec
+from insula.daemon.engine.qemu import images
+from insula.daemon.engine.qemu.arguments import (
+    BINARY,
+    Accelerator,
+    Descriptors,
+    OpenLayer,
+    Sources,
+    arguments,
+    top_node,
+)
+from insula.daemon.engine.qemu.machine import QemuMachine
+from insula.daemon.engine.qemu.qmp import Monitor
+from insula.daemon.model.machine import Layer
+from insula.keeper.client import KeeperClient, Requirements, assert_jailed
+from insula.protocol.keeper import JailKind, JailSpec
+
+START_TIMEOUT = 30.0
+SOCKETS = ("qmp", "control", "gui")
+
+log = logging.getLogger(__name__)
+
+
+class QemuEngine:
+    """QEMU with KVM, or with software emulation where KVM cannot be used."""
+
+    name: ClassVar[str] = "qemu"
+
+    def __init__(self, keeper: KeeperClient, accelerator: Accelerator, *, root: bool) -> None:
+        self._keeper = keeper
+        self._accelerator = accelerator
+        self._root = root
+        self._image_lock = asyncio.Lock()
+        emulated = accelerator.name != "kvm"
+        self.capabilities = Capabilities(
+            clone=True,
+            boundary=not emulated,
+            warning="software emulation: no security boundary, only the jail of each process"
+            if emulated
+            else None,
+        )
+
+    def snapshot_key(self) -> str:
+        with Path(BINARY).open("rb") as binary:
+            digest = hashlib.file_digest(binary, "sha256").hexdigest()
+        parts = [digest, self._accelerator.name, self._accelerator.machine_type]
+        parts.append(self._accelerator.cpu)
+        if self._accelerator.name == "kvm":
+            parts.append(_host_processor())
+        return "|".join(parts)
+
+    async def launch(self, spec: MachineSpec) -> QemuMachine:
+        async with AsyncExitStack() as undo:
+            with ExitStack() as opened:
+                sources = await self._sources(spec, opened)
+                disks = tuple(
+                    (disk, tuple(_open_layer(layer, opened) for layer in disk.layers))
+                    for disk in spec.disks
+                )
+                descriptors = Descriptors()
+                argv = arguments(spec, self._accelerator, sources, disks, descriptors)
+                jail = JailSpec(
+                    kind=JailKind.MACHINE,
+                    program=tuple(argv),
+                    descriptors=descriptors.numbers,
+                    uid=spec.uid if self._root else None,
+                    kvm=self._accelerator.name == "kvm",
+                )
+                spawned = await self._keeper.spawn(spec.name, jail, descriptors.given)
+                undo.push_async_callback(self._clean, spec.name)
+                monitor = Monitor(spec.name, spec.run / "qmp.sock")
+                machine = QemuMachine(spec.name, spawned.pid, spawned.pidfd, monitor)
+                undo.push_async_callback(machine.kill)
+                await self._bring_up(spec, machine, monitor, descriptors.numbers)
+                if spec.for_snapshot and sources.memory is not None:
+                    machine.hold_memory(sources.memory)
+            if spec.golden is not None:
+                await self._restore(spec, machine)
+            undo.pop_all()
+            return machine
+
+    async def _bring_up(
+        self,
+        spec: MachineSpec,
+        machine: QemuMachine,
+        monitor: Monitor,
+        numbers: tuple[int, ...],
+    ) -> None:
+        connecting = asyncio.create_task(monitor.connect(START_TIMEOUT))
+        ending = asyncio.create_task(machine.wait_gone())
+        try:
+            await asyncio.wait((connecting, ending), return_when=asyncio.FIRST_COMPLETED)
+            if not connecting.done():
+                said = await self._keeper.log(spec.name)
+                raise EngineError(f"{spec.name} did not start: {said.strip()[-800:]}")
+            await connecting
+        finally:
+            connecting.cancel()
+            ending.cancel()
+        facts = await self._keeper.verify(spec.name)
+        assert_jailed(
+            facts,
+            Requirements(uid=spec.uid if self._root else None, seccomp=True, descriptors=numbers),
+        )
+
+    async def _restore(self, spec: MachineSpec, machine: QemuMachine) -> None:
+        assert spec.golden is not None
+        state = os.open(spec.golden / "state", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            await machine.restore(state)
+        finally:
+            os.close(state)
+        await machine.announce_sizes(
+            {top_node(disk): disk.size for disk in spec.disks if not disk.read_only}
+        )
+
+    async def _sources(self, spec: MachineSpec, opened: ExitStack) -> Sources:
+        spec.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        qmp, control, gui = (_listen(spec.run, name, opened) for name in SOCKETS)
+        pixels = _closing(
+            images.blank("insula-pixels", spec.shape.pixels, images.PIXEL_SEALS), opened
+        )
+        await self._keeper.hold(f"pixels/{spec.name}", pixels)
+        kernel = initrd = None
+        if spec.golden is not None:
+            memory: int | None = await self._image(spec.golden, spec.group, opened)
+        else:
+            kernel = _open_file(spec.kernel.image, opened)
+            initrd = _open_file(spec.kernel.initrd, opened)
+            memory = None
+            if spec.for_snapshot:
+                memory = _closing(images.blank("insula-golden", spec.shape.memory), opened)
+        return Sources(
+            qmp=qmp,
+            control=control,
+            gui=gui,
+            pixels=pixels,
+            memory=memory,
+            kernel=kernel,
+            initrd=initrd,
+        )
+
+    async def _image(self, golden: Path, group: str | None, opened: ExitStack) -> int:
+        """The sealed memory of a snapshot, one copy for each group that shares pages."""
+        if group is None:
+            return _closing(await asyncio.to_thread(images.load_sealed, golden / "ram"), opened)
+        name = image_name(golden, group)
+        async with self._image_lock:
+            with suppress(KeyError):
+                return _closing(await self._keeper.take(name), opened)
+            image = await asyncio.to_thread(images.load_sealed, golden / "ram")
+            _closing(image, opened)
+            await self._keeper.hold(name, image)
+            return image
+
+    async def drop_images(self, golden: Path) -> None:
+        """Let the keeper forget the memory images of a snapshot."""
+        for name in await self._keeper.names(f"ram/{golden.name}/"):
+            with suppress(KeyError):
+                await self._keeper.drop(name)
+
+    async def adopt(self, name: str, run: Path) -> QemuMachine | None:
+        processes = await self._keeper.list()
+        found = processes.get(name)
+        if found is None or found.exit is not None:
+            return None
+        try:
+            pidfd = os.pidfd_open(found.pid)
+        except ProcessLookupError:
+            return None
+        monitor = Monitor(name, run / "qmp.sock")
+        machine = QemuMachine(name, found.pid, pidfd, monitor)
+        try:
+            await monitor.connect(START_TIMEOUT)
+        except EngineError:
+            await machine.close()
+            raise
+        return machine
+
+    async def _clean(self, name: str) -> None:
+        """After a launch that failed: forget the process and what was held for it."""
+        with suppress(KeyError):
+            await self._keeper.drop(f"pixels/{name}")
+        with suppress(Exception):
+            await self._keeper.forget(name)
+
+
+def image_name(golden: Path, group: str) -> str:
+    """The keeper's name of a snapshot's sealed memory."""
+    return f"ram/{golden.name}/{group}"
+
+
+def _closing(descriptor: int, opened: ExitStack) -> int:
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _open_file(path: Path, opened: ExitStack) -> int:
+    return _closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), opened)
+
+
+def _listen(directory: Path, name: str, opened: ExitStack) -> int:
+    """A listening socket for the QEMU to hold. Bound through a descriptor: paths end at 107."""
+    folder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(f"{name}.sock", dir_fd=folder)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        opened.callback(listener.close)
+        listener.bind(f"/proc/self/fd/{folder}/{name}.sock")
+        listener.listen(2)
+    finally:
+        os.close(folder)
+    return listener.fileno()
+
+
+def _open_layer(layer: Layer, opened: ExitStack) -> OpenLayer:
+    if layer.fd is not None:
+        descriptor = layer.fd
+    else:
+        flags = os.O_RDWR if layer.writable else os.O_RDONLY
+        descriptor = _closing(os.open(layer.path, flags | os.O_CLOEXEC | os.O_NOFOLLOW), opened)
+    key = None
+    if layer.key is not None:
+        key = _closing(os.memfd_create("insula-key", os.MFD_CLOEXEC), opened)
+        os.write(key, layer.key)
+        os.lseek(key, 0, os.SEEK_SET)
+    return OpenLayer(descriptor=descriptor, format=layer.format, writable=layer.writable, key=key)
+
+
+def _host_processor() -> str:
+    """What of the host's processor a snapshot under KVM depends on."""
+    wanted = ("vendor_id", "cpu family", "model", "stepping", "microcode", "flags")
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
+    picked = [line for line in lines if line.split("\t")[0].strip() in wanted]
+    return hashlib.sha256("\n".join(picked).encode()).hexdigest()

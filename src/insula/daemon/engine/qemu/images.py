@@ -1,0 +1,72 @@
+"""Memory images: what clones map, sealed so that no clone can change it for another."""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+PIXEL_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_CHUNK = 64 * 1024 * 1024
+
+
+def blank(name: str, size: int, seals: int = 0) -> int:
+    """A new memory file of size bytes, all holes; returns its descriptor."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, size)
+    if seals:
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    return descriptor
+
+
+def load_sealed(path: Path) -> int:
+    """A sealed memory file with the content of path; holes stay holes."""
+    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        target = blank("insula-ram", os.fstat(source).st_size)
+        try:
+            copy_sparse(source, target)
+            fcntl.fcntl(target, fcntl.F_ADD_SEALS, SEALS)
+        except BaseException:
+            os.close(target)
+            raise
+        return target
+    finally:
+        os.close(source)
+
+
+def store(descriptor: int, path: Path) -> None:
+    """Write a memory file to disk, holes kept, and make it durable."""
+    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(target, os.fstat(descriptor).st_size)
+        copy_sparse(descriptor, target)
+        os.fsync(target)
+    finally:
+        os.close(target)
+
+
+def copy_sparse(source: int, target: int) -> None:
+    """Copy what is not a hole from source to target, at the same places."""
+    end = os.fstat(source).st_size
+    at = 0
+    while at < end:
+        try:
+            start = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # Nothing but a hole from here.
+                return
+            raise
+        stop = os.lseek(source, start, os.SEEK_HOLE)
+        _copy_range(source, target, start, stop)
+        at = stop
+
+
+def _copy_range(source: int, target: int, start: int, stop: int) -> None:
+    os.lseek(target, start, os.SEEK_SET)
+    at = start
+    while at < stop:
+        moved = os.sendfile(target, source, at, min(stop - at, _CHUNK))
+        if moved == 0:
+            raise OSError(errno.EIO, "the source ended early")
+        at += moved

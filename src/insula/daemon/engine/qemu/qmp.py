@@ -1,0 +1,104 @@
+"""One QEMU's monitor: commands with deadlines, descriptors, events."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self, cast
+
+from qemu.qmp import ConnectError, EventListener, QMPClient, QMPError
+from qemu.qmp.qmp_client import ExecuteError
+
+from insula.daemon.engine.interface import EngineError, MachineGoneError
+
+COMMAND_TIMEOUT = 20.0
+
+log = logging.getLogger(__name__)
+
+
+class Monitor:
+    """A connection to a monitor. Descriptors and the commands that name them go under one lock."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self._name = name
+        self._path = path
+        self._client = QMPClient(name)
+        self._descriptors = asyncio.Lock()
+        self._fdname = 0
+        self._listener = EventListener()
+        self._events: asyncio.Task[None] | None = None
+
+    async def connect(self, deadline: float) -> Self:
+        """Greet the QEMU, which may only just be starting behind its listening socket.
+
+        Raises:
+            EngineError: it did not answer within deadline seconds.
+        """
+        self._client.register_listener(self._listener)
+        try:
+            async with asyncio.timeout(deadline):
+                await self._client.connect(str(self._path))
+        except (ConnectError, QMPError, OSError, TimeoutError) as error:
+            raise EngineError(f"{self._name}: its monitor does not answer: {error}") from error
+        return self
+
+    def on_event(self, callback: Callable[[str, dict[str, Any]], None]) -> None:
+        """Call back for each event with its name and data."""
+
+        async def follow() -> None:
+            async for event in self._listener:
+                callback(str(event["event"]), cast(dict[str, Any], event.get("data", {})))
+
+        self._events = asyncio.create_task(follow())
+
+    async def execute(
+        self,
+        command: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        deadline: float | None = None,
+    ) -> Any:
+        """Run a command and return its answer.
+
+        Raises:
+            EngineError: QEMU refused it or did not answer in time.
+            MachineGoneError: the connection ended.
+        """
+        try:
+            async with asyncio.timeout(deadline):
+                return await self._client.execute(command, arguments)
+        except ExecuteError as error:
+            raise EngineError(f"{self._name}: {command}: {error}") from error
+        except TimeoutError:
+            raise EngineError(f"{self._name}: {command}: no answer") from None
+        except (QMPError, OSError, EOFError) as error:
+            raise MachineGoneError(f"{self._name}: {command}: {error}") from error
+
+    async def with_descriptor(
+        self, descriptor: int, command: str, arguments: Callable[[str], dict[str, Any]]
+    ) -> Any:
+        """Pass a descriptor (getfd) and run the command that uses it by name."""
+        async with self._descriptors:
+            self._fdname += 1
+            fdname = f"fd{self._fdname}"
+            try:
+                self._client.send_fd_scm(descriptor)
+            except (OSError, AssertionError) as error:
+                raise MachineGoneError(f"{self._name}: {command}: {error}") from error
+            await self.execute("getfd", {"fdname": fdname})
+            try:
+                return await self.execute(command, arguments(fdname))
+            except MachineGoneError:
+                raise
+            except EngineError:
+                with suppress(EngineError):
+                    await self.execute("closefd", {"fdname": fdname})
+                raise
+
+    async def close(self) -> None:
+        """Disconnect; the QEMU goes on."""
+        if self._events is not None:
+            self._events.cancel()
+        with suppress(QMPError, OSError, EOFError):
+            await self._client.disconnect()

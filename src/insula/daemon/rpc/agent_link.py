@@ -1,0 +1,204 @@
+"""The daemon's end of a qube's control port: sessions, the agent's life, qrexec's control messages.
+
+Nothing here waits on a guest without a deadline, and a guest's bytes pass `protocol` before
+anything acts on them. A link that breaks the format is closed; the qube runs on.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from insula.protocol import control
+from insula.protocol.control import AgentHello, Attach, ControlType, Seeded, Status
+from insula.protocol.errors import ProtocolError, ReportableError
+from insula.protocol.frames import RawFrame, frame, take_raw_frame
+from insula.protocol.qrexec import MessageType
+from insula.protocol.resync import CONTROL_PREFIX, NONCE_SIZE, MarkerFinder
+
+MAX_QUEUED = 4 * 1024 * 1024  # bytes we hold for an agent that does not read
+_READ_SIZE = 65_536
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class AgentError(ReportableError):
+    """A qube's agent did not do what was asked of it."""
+
+
+class AgentLink:
+    """One session with a qube's agent."""
+
+    def __init__(self, qube: str, path: Path) -> None:
+        self._qube = qube
+        self._path = path
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._hello: asyncio.Future[AgentHello] = _future()
+        self._seeded: asyncio.Future[Seeded] = _future()
+        self._parked: asyncio.Future[Status] = _future()
+        self._ready: asyncio.Future[Status] = _future()
+        self._closed = asyncio.Event()
+        self.on_qrexec: Callable[[MessageType, bytes], None] = lambda _type, _body: None
+        self.on_closed: Callable[[], None] = lambda: None
+
+    async def connect(self, deadline: float) -> AgentHello:
+        """Open a session and return what the agent says of itself.
+
+        Raises:
+            AgentError: no agent answered within deadline seconds.
+        """
+        try:
+            async with asyncio.timeout(deadline):
+                await self._open()
+                return await asyncio.shield(self._hello)
+        except TimeoutError:
+            await self.close()
+            raise AgentError(
+                f"{self._qube}: its agent did not answer in {deadline:.0f} s"
+            ) from None
+        except AgentError:
+            await self.close()
+            raise
+
+    async def _open(self) -> None:
+        folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._reader, self._writer = await asyncio.open_unix_connection(
+                f"/proc/self/fd/{folder}/{self._path.name}"
+            )
+        except OSError as error:
+            raise AgentError(f"{self._qube}: its control port is not there: {error}") from error
+        finally:
+            os.close(folder)
+        nonce = secrets.token_bytes(NONCE_SIZE)
+        self._writer.write(CONTROL_PREFIX + nonce)
+        self._task = asyncio.create_task(self._follow(MarkerFinder(CONTROL_PREFIX + nonce)))
+
+    async def _follow(self, finder: MarkerFinder) -> None:
+        assert self._reader is not None
+        received = bytearray()
+        try:
+            while data := await self._reader.read(_READ_SIZE):
+                received += finder.feed(data)
+                while (raw := take_raw_frame(received, control.MAX_FROM_GUEST)) is not None:
+                    self._take(raw)
+        except ProtocolError as error:
+            log.warning("agent broke its protocol", extra={"qube": self._qube, "why": str(error)})
+        except OSError as error:
+            log.info("control port lost", extra={"qube": self._qube, "why": str(error)})
+        finally:
+            self._end()
+
+    def _take(self, raw: RawFrame) -> None:
+        match raw.type:
+            case ControlType.AGENT_HELLO:
+                _settle(self._hello, AgentHello.decode(raw.body))
+            case ControlType.SEEDED:
+                _settle(self._seeded, Seeded.decode(raw.body))
+            case ControlType.PARKED:
+                _settle(self._parked, Status.decode(raw.body))
+            case ControlType.READY:
+                _settle(self._ready, Status.decode(raw.body))
+            case _:
+                try:
+                    message_type = MessageType(raw.type)
+                except ValueError:
+                    raise ProtocolError(f"unknown message type {raw.type:#x}") from None
+                self.on_qrexec(message_type, raw.body)
+
+    def _end(self) -> None:
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        for waiting in (self._hello, self._seeded, self._parked, self._ready):
+            if not waiting.done():
+                waiting.set_exception(AgentError(f"{self._qube}: its control port was closed"))
+                waiting.exception()  # Retrieved: nobody may be waiting.
+        self.on_closed()
+
+    @property
+    def open(self) -> bool:
+        return self._writer is not None and not self._closed.is_set()
+
+    def send(self, encoded: bytes) -> None:
+        """Queue whole frames for the agent.
+
+        Raises:
+            AgentError: the link is closed, or the agent has not read for too long.
+        """
+        if self._writer is None or self._closed.is_set():
+            raise AgentError(f"{self._qube}: its control port is closed")
+        if self._writer.transport.get_write_buffer_size() > MAX_QUEUED:
+            raise AgentError(f"{self._qube}: its agent does not read")
+        self._writer.write(encoded)
+
+    async def identify(self, qubesdb: dict[str, str], deadline: float) -> Seeded:
+        """Seed, set the clock and tell the qube who it is; returns when it is ready.
+
+        Raises:
+            AgentError: the agent failed, with its reason, or did not finish in time.
+        """
+        seed = control.Seed(time.time_ns(), os.urandom(control.SEED_SIZE))
+        self.send(seed.encode() + control.Identity(qubesdb).encode())
+        seeded = await self._within(self._seeded, deadline, "take its seed")
+        status = await self._within(self._ready, deadline, "become ready")
+        if status.code:
+            raise AgentError(f"{self._qube} could not start: {status.text!r}")
+        return seeded
+
+    async def park(self, deadline: float) -> None:
+        """Have the agent freeze everything but itself."""
+        self.send(control.park())
+        status = await self._within(self._parked, deadline, "park")
+        if status.code:
+            raise AgentError(f"{self._qube} could not park: {status.text!r}")
+
+    def set_clock(self) -> None:
+        """Tell the agent the time, as after every pause."""
+        self.send(control.Clock(time.time_ns()).encode())
+
+    def shutdown(self) -> None:
+        """Ask the agent to end the qube."""
+        self.send(control.shutdown())
+
+    def attach(self, attach: Attach, message_type: MessageType, body: bytes) -> None:
+        """Say where a data connection lies and, in the same write, what it is for."""
+        self.send(attach.encode() + frame(message_type, body))
+
+    async def _within(self, waiting: "asyncio.Future[T]", deadline: float, what: str) -> T:
+        try:
+            async with asyncio.timeout(deadline):
+                return await asyncio.shield(waiting)
+        except TimeoutError:
+            raise AgentError(f"{self._qube} did not {what} in {deadline:.0f} s") from None
+
+    async def close(self) -> None:
+        """Let go of the agent; it goes on."""
+        if self._writer is not None:
+            self._writer.close()
+            with suppress(OSError):
+                await self._writer.wait_closed()
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        self._end()
+
+
+def _future() -> "asyncio.Future[Any]":
+    return asyncio.get_running_loop().create_future()
+
+
+def _settle(waiting: "asyncio.Future[T]", value: T) -> None:
+    """Give a waiting caller its answer; an answer that nobody waits for changes nothing."""
+    if not waiting.done():
+        waiting.set_result(value)

@@ -1,0 +1,107 @@
+"""Who has which of a qube's data ports.
+
+Ports are few. Some are kept for calls that go out of the qube, so that calls waiting on each other
+cannot deadlock, and no single peer may hold more than half of those for incoming calls, so that
+one caller cannot exhaust a callee. Further calls wait in order.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Direction(Enum):
+    """Seen from the qube whose ports these are."""
+
+    INCOMING = "incoming"
+    OUTGOING = "outgoing"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a port: the other end's domain number, and which way the call goes."""
+
+    direction: Direction
+    peer: int
+
+
+@dataclass(slots=True)
+class _Waiter:
+    holder: Holder
+    given: "asyncio.Future[int]"
+
+
+class PortPool:
+    """The data ports of one running qube, lowest first."""
+
+    def __init__(self, first: int, last: int, *, reserved: int = 6) -> None:
+        self._free = set(range(first, last + 1))
+        self._held: dict[int, Holder] = {}
+        self._waiters: deque[_Waiter] = deque()
+        self._reserved = reserved
+        self._incoming = last - first + 1 - reserved
+
+    def claim(self, port: int, holder: Holder) -> None:
+        """Note a port that is in use already, after the daemon was restarted."""
+        self._free.discard(port)
+        self._held[port] = holder
+
+    async def acquire(self, holder: Holder, deadline: float) -> int:
+        """A port for holder, waiting behind those that came before.
+
+        Raises:
+            TimeoutError: none came free in deadline seconds.
+        """
+        port = self._pick(holder) if not self._waiters else None
+        if port is not None:
+            self._give(port, holder)
+            return port
+        waiter = _Waiter(holder, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(deadline):
+                return await waiter.given
+        except BaseException:
+            if waiter.given.done() and not waiter.given.cancelled():
+                self.release(waiter.given.result())
+            elif waiter in self._waiters:
+                self._waiters.remove(waiter)
+                self._serve()  # Those behind may have waited for this one's turn alone.
+            raise
+
+    def release(self, port: int) -> None:
+        """Give a port back; the next waiter that may have it gets it."""
+        if self._held.pop(port, None) is not None:
+            self._free.add(port)
+            self._serve()
+
+    def in_use(self) -> int:
+        """How many ports are held."""
+        return len(self._held)
+
+    def _give(self, port: int, holder: Holder) -> None:
+        self._free.discard(port)
+        self._held[port] = holder
+
+    def _serve(self) -> None:
+        for waiter in tuple(self._waiters):
+            port = self._pick(waiter.holder)
+            if port is None:
+                continue
+            self._waiters.remove(waiter)
+            if not waiter.given.done():
+                self._give(port, waiter.holder)
+                waiter.given.set_result(port)
+
+    def _pick(self, holder: Holder) -> int | None:
+        if not self._free:
+            return None
+        if holder.direction is Direction.INCOMING:
+            incoming = [one for one in self._held.values() if one.direction is Direction.INCOMING]
+            same = sum(1 for one in incoming if one.peer == holder.peer)
+            # dom0 decides for the person and may use all; a qube may use half.
+            limit = self._incoming if holder.peer == 0 else self._incoming // 2
+            if len(incoming) >= self._incoming or same >= limit:
+                return None
+        return min(self._free)
