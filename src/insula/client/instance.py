@@ -1,0 +1,51 @@
+"""One instance of Insula: where its state and its sockets lie, whether it is up.
+
+`INSULA_HOME` and `INSULA_RUN` set one instance apart from another.
+"""
+
+import os
+import socket
+from pathlib import Path
+
+from insula.protocol.errors import ReportableError
+
+MAX_SOCKET_PATH = 107  # bytes; the kernel's limit of an AF_UNIX address
+_LONGEST_NAME = len("/qubesd.internal.sock")
+
+
+def home() -> Path:
+    """Persistent state: INSULA_HOME, else $XDG_DATA_HOME/insula."""
+    if given := os.environ.get("INSULA_HOME"):
+        return Path(given).absolute()
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base, "insula")
+
+
+def run() -> Path:
+    """Sockets: INSULA_RUN, else $XDG_RUNTIME_DIR/insula.
+
+    Raises:
+        ReportableError: the path leaves no room for a socket's name.
+    """
+    if given := os.environ.get("INSULA_RUN"):
+        found = Path(given).absolute()
+    elif base := os.environ.get("XDG_RUNTIME_DIR"):
+        found = Path(base, "insula")
+    else:
+        found = Path("/run/insula" if os.geteuid() == 0 else f"/run/user/{os.getuid()}/insula")
+    if len(os.fsencode(found)) + _LONGEST_NAME > MAX_SOCKET_PATH:
+        error = ReportableError(f"{found} is too long for the sockets in it")
+        error.hint = f"Set INSULA_RUN to a path of at most {MAX_SOCKET_PATH - _LONGEST_NAME} bytes."
+        raise error
+    return found
+
+
+def answers(path: Path, kind: int = socket.SOCK_STREAM) -> bool:
+    """Whether something listens on a Unix socket."""
+    with socket.socket(socket.AF_UNIX, kind) as probe:
+        probe.settimeout(5)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,216 @@
+"""Golden snapshots: a template's root booted once, parked, and kept as memory, state and layer.
+
+A snapshot's directory is complete or absent: it is made under another name and renamed. Its key is
+a digest of all that its clones must share with it.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from insula.daemon.engine.interface import Engine, EngineError, Kernel, MachineSpec, Shape
+from insula.daemon.model.machine import Disk, Layer
+from insula.daemon.rpc.agent_link import AgentLink
+from insula.daemon.storage import qcow2
+
+BOOT_TIMEOUT = 300.0  # seconds until the agent of a booting machine answers
+PARK_TIMEOUT = 120.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """A snapshot on disk. layer lies over the layers of the root it was booted from."""
+
+    key: str
+    directory: Path
+
+    @property
+    def layer(self) -> Layer:
+        return Layer(path=self.directory / "root.qcow2", format="qcow2")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """What a snapshot is made from; root: the layers of a template's root, base first."""
+
+    root: tuple[Layer, ...]
+    root_size: int
+    private_size: int
+    volatile_size: int
+    kernel: Kernel
+    shape: Shape
+    agent: Disk
+    agent_digest: str
+
+    def key(self, engine: Engine) -> str:
+        """The digest of everything that a clone and its snapshot have to have in common."""
+        parts = [
+            engine.snapshot_key(),
+            self.shape.key(),
+            *(f"{layer.path.parent.parent.name}/{layer.path.name}" for layer in self.root),
+            f"{self.root_size}:{self.private_size}:{self.volatile_size}",
+            *(str(path.resolve()) for path in (self.kernel.image, self.kernel.initrd)),
+            self.kernel.options,
+            self.agent_digest,
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+class Goldens:
+    """The snapshots of an instance."""
+
+    def __init__(self, directory: Path, run: Path, engine: Engine, uid: int) -> None:
+        self._directory = directory
+        self._run = run
+        self._engine = engine
+        self._uid = uid
+        self._building: dict[str, asyncio.Task[Golden]] = {}
+
+    def find(self, basis: Basis) -> Golden | None:
+        """The finished snapshot of a basis, if there is one."""
+        golden = Golden(key := basis.key(self._engine), self._directory / key)
+        return golden if (golden.directory / "meta.json").exists() else None
+
+    async def ensure(self, basis: Basis) -> Golden:
+        """The snapshot of a basis, made now if there is none; callers of one basis share the work.
+
+        Raises:
+            EngineError, AgentError: the machine did not boot, park or save.
+        """
+        if (found := self.find(basis)) is not None:
+            return found
+        key = basis.key(self._engine)
+        task = self._building.get(key)
+        if task is None:
+            task = asyncio.create_task(self._build(key, basis))
+            self._building[key] = task
+            task.add_done_callback(lambda _done: self._building.pop(key, None))
+        return await asyncio.shield(task)
+
+    def building(self) -> int:
+        """How many snapshots are being made."""
+        return len(self._building)
+
+    async def _build(self, key: str, basis: Basis) -> Golden:
+        started = time.monotonic()
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        scratch = self._directory / f".{key}.{os.getpid()}"
+        await asyncio.to_thread(shutil.rmtree, scratch, True)
+        scratch.mkdir(mode=0o700)
+        name = f"golden-{key[:12]}"
+        run = self._run / name
+        try:
+            layer = scratch / "root.qcow2"
+            await asyncio.to_thread(_make_layer, layer, basis.root_size)
+            await self._boot_and_save(name, run, scratch, layer, basis)
+            meta = {"made": time.time(), "seconds": round(time.monotonic() - started, 1)}
+            (scratch / "meta.json").write_text(json.dumps(meta))
+            await asyncio.to_thread(_settle, scratch, self._directory / key)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, scratch, True)
+            await asyncio.to_thread(shutil.rmtree, run, True)
+        log.info("golden snapshot made", extra={"key": key, "seconds": time.monotonic() - started})
+        return Golden(key, self._directory / key)
+
+    async def _boot_and_save(
+        self, name: str, run: Path, scratch: Path, layer: Path, basis: Basis
+    ) -> None:
+        top = Layer(path=layer, format="qcow2", writable=True)
+        blank = (("private", basis.private_size), ("volatile", basis.volatile_size))
+        spec = MachineSpec(
+            name=name,
+            uid=self._uid,
+            run=run,
+            disks=(
+                Disk("root", (*basis.root, top), False, basis.root_size),
+                *(Disk(serial, (), False, size) for serial, size in blank),
+                basis.agent,
+            ),
+            kernel=basis.kernel,
+            shape=basis.shape,
+            for_snapshot=True,
+        )
+        machine = await self._engine.launch(spec)
+        try:
+            link = await connect_agent(name, run / "control.sock", BOOT_TIMEOUT, machine.on_gone)
+            await link.park(PARK_TIMEOUT)
+            await link.close()
+            await machine.save(scratch)
+        except BaseException:
+            await machine.kill()
+            raise
+
+    async def sweep(self, keep: set[str]) -> None:
+        """Remove unfinished snapshots and those whose key is not to be kept."""
+        if not self._directory.is_dir():
+            return
+        for entry in tuple(self._directory.iterdir()):
+            if entry.name.startswith(".") or entry.name not in keep:
+                await asyncio.to_thread(shutil.rmtree, entry, True)
+
+
+async def connect_agent(
+    name: str,
+    path: Path,
+    deadline: float,
+    on_gone: Callable[[Callable[[], None]], None] | None = None,
+) -> AgentLink:
+    """Wait for the agent of a machine that may still be booting.
+
+    Raises:
+        EngineError: the machine ended first.
+        AgentError: no agent answered in deadline seconds.
+    """
+    gone = asyncio.Event()
+    if on_gone is not None:
+        on_gone(gone.set)
+    link = AgentLink(name, path)
+    connecting = asyncio.create_task(link.connect(deadline))
+    ending = asyncio.create_task(gone.wait())
+    try:
+        await asyncio.wait((connecting, ending), return_when=asyncio.FIRST_COMPLETED)
+        if not connecting.done():
+            raise EngineError(f"{name}: the machine ended before its agent answered")
+        await connecting
+    except BaseException:
+        connecting.cancel()
+        await link.close()
+        raise
+    finally:
+        ending.cancel()
+    return link
+
+
+def _make_layer(path: Path, size: int) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        qcow2.write_blank(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def _settle(scratch: Path, place: Path) -> None:
+    """Make a finished snapshot durable under its name."""
+    for file in (*scratch.iterdir(), scratch):
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    if place.exists():
+        shutil.rmtree(place)
+    scratch.rename(place)
+    descriptor = os.open(place.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
