@@ -12,16 +12,26 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from insula.daemon.engine.interface import Engine, EngineError, Kernel, MachineSpec, Shape
+from insula.daemon.engine.interface import (
+    Engine,
+    EngineError,
+    Kernel,
+    Machine,
+    MachineSpec,
+    Shape,
+)
 from insula.daemon.model.machine import Disk, Layer
+from insula.daemon.model.volume import Volume
 from insula.daemon.rpc.agent_link import AgentLink
-from insula.daemon.storage import qcow2
+from insula.daemon.storage.plan import Plan
+from insula.daemon.storage.volumes import Storage, close
 
 BOOT_TIMEOUT = 300.0  # seconds until the agent of a booting machine answers
 PARK_TIMEOUT = 120.0
+LAYER = "root.qcow2"
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +45,14 @@ class Golden:
 
     @property
     def layer(self) -> Layer:
-        return Layer(path=self.directory / "root.qcow2", format="qcow2")
+        return Layer(path=self.directory / LAYER, format="qcow2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basis:
-    """What a snapshot is made from; root: the layers of a template's root, base first."""
+    """What a snapshot is made from; root: a template's volume in its current state."""
 
-    root: tuple[Layer, ...]
-    root_size: int
+    root: Volume
     private_size: int
     volatile_size: int
     kernel: Kernel
@@ -56,8 +65,9 @@ class Basis:
         parts = [
             engine.snapshot_key(),
             self.shape.key(),
-            *(f"{layer.path.parent.parent.name}/{layer.path.name}" for layer in self.root),
-            f"{self.root_size}:{self.private_size}:{self.volatile_size}",
+            f"{self.root.owner}/{self.root.name}:{self.root.size}",
+            *self.root.layers,
+            f"{self.private_size}:{self.volatile_size}",
             *(str(path.resolve()) for path in (self.kernel.image, self.kernel.initrd)),
             self.kernel.options,
             self.agent_digest,
@@ -68,10 +78,13 @@ class Basis:
 class Goldens:
     """The snapshots of an instance."""
 
-    def __init__(self, directory: Path, run: Path, engine: Engine, uid: int) -> None:
+    def __init__(
+        self, directory: Path, run: Path, engine: Engine, storage: Storage, uid: int
+    ) -> None:
         self._directory = directory
         self._run = run
         self._engine = engine
+        self._storage = storage
         self._uid = uid
         self._building: dict[str, asyncio.Task[Golden]] = {}
 
@@ -109,9 +122,7 @@ class Goldens:
         name = f"golden-{key[:12]}"
         run = self._run / name
         try:
-            layer = scratch / "root.qcow2"
-            await asyncio.to_thread(_make_layer, layer, basis.root_size)
-            await self._boot_and_save(name, run, scratch, layer, basis)
+            await self._boot_and_save(name, run, scratch, basis)
             meta = {"made": time.time(), "seconds": round(time.monotonic() - started, 1)}
             (scratch / "meta.json").write_text(json.dumps(meta))
             await asyncio.to_thread(_settle, scratch, self._directory / key)
@@ -121,25 +132,8 @@ class Goldens:
         log.info("golden snapshot made", extra={"key": key, "seconds": time.monotonic() - started})
         return Golden(key, self._directory / key)
 
-    async def _boot_and_save(
-        self, name: str, run: Path, scratch: Path, layer: Path, basis: Basis
-    ) -> None:
-        top = Layer(path=layer, format="qcow2", writable=True)
-        blank = (("private", basis.private_size), ("volatile", basis.volatile_size))
-        spec = MachineSpec(
-            name=name,
-            uid=self._uid,
-            run=run,
-            disks=(
-                Disk("root", (*basis.root, top), False, basis.root_size),
-                *(Disk(serial, (), False, size) for serial, size in blank),
-                basis.agent,
-            ),
-            kernel=basis.kernel,
-            shape=basis.shape,
-            for_snapshot=True,
-        )
-        machine = await self._engine.launch(spec)
+    async def _boot_and_save(self, name: str, run: Path, scratch: Path, basis: Basis) -> None:
+        machine = await self._launch(name, run, scratch / LAYER, basis)
         try:
             link = await connect_agent(name, run / "control.sock", BOOT_TIMEOUT, machine.on_gone)
             await link.park(PARK_TIMEOUT)
@@ -148,6 +142,31 @@ class Goldens:
         except BaseException:
             await machine.kill()
             raise
+
+    async def _launch(self, name: str, run: Path, layer: Path, basis: Basis) -> Machine:
+        root = replace(
+            basis.root, snap_on_start=True, save_on_stop=False, layers=(), revisions=(), number=0
+        )
+        disks = await self._storage.attach([Plan(volume=root, source=basis.root, top=layer)])
+        try:
+            disks += (
+                Disk("private", (), False, basis.private_size),
+                Disk("volatile", (), False, basis.volatile_size),
+                await self._storage.open(basis.agent),
+            )
+            return await self._engine.launch(
+                MachineSpec(
+                    name=name,
+                    uid=self._uid,
+                    run=run,
+                    disks=disks,
+                    kernel=basis.kernel,
+                    shape=basis.shape,
+                    for_snapshot=True,
+                )
+            )
+        finally:
+            close(disks)
 
     async def sweep(self, keep: set[str]) -> None:
         """Remove unfinished snapshots and those whose key is not to be kept."""
@@ -188,14 +207,6 @@ async def connect_agent(
     finally:
         ending.cancel()
     return link
-
-
-def _make_layer(path: Path, size: int) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        qcow2.write_blank(descriptor, size)
-    finally:
-        os.close(descriptor)
 
 
 def _settle(scratch: Path, place: Path) -> None:

@@ -1,0 +1,182 @@
+"""Machines without a virtual machine, for tests: each is a guest agent as an ordinary process.
+
+It isolates nothing and says so. It keeps the engine interface honest: its ports are sockets that
+it pumps itself, it has no disks, and a snapshot of it is a marker.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar
+
+from insula.daemon.engine.interface import (
+    LAST_DATA_PORT,
+    Capabilities,
+    EngineError,
+    MachineSpec,
+    RunState,
+)
+
+_CHUNK = 65_536
+_START_TIMEOUT = 20.0
+
+
+class MemoryMachine:
+    """A guest agent's process; control.sock in its run directory leads to its control port."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, ports: Path) -> None:
+        self.name = name
+        self._process = process
+        self._ports = ports
+        self._paused = False
+        self._pumps: dict[int, asyncio.Task[None]] = {}
+        self._callbacks: list[Callable[[], None]] = []
+        self._watch = asyncio.create_task(self._follow())
+        self.memory_added = 0
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def _follow(self) -> None:
+        await self._process.wait()
+        for callback in self._callbacks:
+            callback()
+
+    async def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+        self._paused = False
+
+    async def pause(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+        self._paused = True
+
+    async def state(self) -> RunState:
+        if self._process.returncode is not None:
+            return RunState.GONE
+        return RunState.PAUSED if self._paused else RunState.RUNNING
+
+    async def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self.wait_gone()
+        await self.close()
+
+    async def wait_gone(self) -> None:
+        await asyncio.shield(self._watch)
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        self._callbacks.append(callback)
+        if self._process.returncode is not None:
+            callback()
+
+    async def join(self, port: int, end: int) -> None:
+        await self.part(port)
+        near = socket.socket(fileno=os.dup(end))
+        near.setblocking(False)
+        far = socket.socket(socket.AF_UNIX)
+        far.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(far, str(self._ports / f"org.insula.data.{port}"))
+        self._pumps[port] = asyncio.create_task(_pump_both(near, far))
+
+    async def part(self, port: int) -> None:
+        pump = self._pumps.pop(port, None)
+        if pump is not None:
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+
+    async def joined(self, port: int) -> bool:
+        pump = self._pumps.get(port)
+        return pump is not None and not pump.done()
+
+    async def grow(self, memory: int) -> None:
+        self.memory_added = memory
+
+    async def save(self, directory: Path) -> None:
+        for name in ("ram", "state"):
+            (directory / name).write_bytes(b"")
+        await self.kill()
+
+    async def close(self) -> None:
+        for port in tuple(self._pumps):
+            await self.part(port)
+
+
+class MemoryEngine:
+    """Starts guest agents as processes."""
+
+    name: ClassVar[str] = "memory"
+
+    def __init__(self) -> None:
+        self.capabilities = Capabilities(
+            clone=True, boundary=False, warning="in-memory engine: for tests, isolates nothing"
+        )
+        self._machines: dict[str, MemoryMachine] = {}
+
+    def snapshot_key(self) -> str:
+        return "memory"
+
+    async def launch(self, spec: MachineSpec) -> MemoryMachine:
+        ports = spec.run / "ports"
+        ports.mkdir(mode=0o700, parents=True, exist_ok=True)
+        environment = {
+            **os.environ,
+            "INSULA_PORTS_DIR": str(ports),
+            "INSULA_NO_SYSTEM": "1",
+        }
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "insula.guest"),
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        machine = MemoryMachine(spec.name, process, ports)
+        try:
+            async with asyncio.timeout(_START_TIMEOUT):
+                await _appeared(ports / f"org.insula.data.{LAST_DATA_PORT}", machine)
+                await _appeared(ports / "org.insula.control", machine)
+        except TimeoutError:
+            await machine.kill()
+            raise EngineError(f"{spec.name}: its agent opened no ports") from None
+        link = spec.run / "control.sock"
+        link.unlink(missing_ok=True)
+        link.symlink_to("ports/org.insula.control")
+        self._machines[spec.name] = machine
+        return machine
+
+    async def adopt(self, name: str, _run: Path) -> MemoryMachine | None:
+        machine = self._machines.get(name)
+        if machine is None or await machine.state() is RunState.GONE:
+            return None
+        return machine
+
+
+async def _appeared(path: Path, machine: MemoryMachine) -> None:
+    while not path.exists():
+        if await machine.state() is RunState.GONE:
+            raise EngineError(f"{machine.name}: its agent ended")
+        await asyncio.sleep(0.01)
+
+
+async def _pump_both(near: socket.socket, far: socket.socket) -> None:
+    """Carry bytes both ways until one side ends, as a port's connection does."""
+    with near, far:
+        ways = [asyncio.create_task(_pump(near, far)), asyncio.create_task(_pump(far, near))]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+
+
+async def _pump(source: socket.socket, target: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    while data := await loop.sock_recv(source, _CHUNK):
+        await loop.sock_sendall(target, data)
