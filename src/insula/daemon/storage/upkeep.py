@@ -1,0 +1,211 @@
+"""What is done to volumes between starts; all calls block."""
+
+import errno
+import os
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+from uuid import UUID
+
+from insula.daemon.model.machine import LayerFormat
+from insula.daemon.model.volume import Volume
+from insula.daemon.storage import files, qcow2
+from insula.daemon.storage.errors import (
+    DamagedImageError,
+    NoSuchRevisionError,
+    VolumeInUseError,
+    space,
+    told,
+)
+from insula.daemon.storage.places import VOLATILE, VOLUMES, Places
+from insula.protocol.errors import ProtocolError
+
+How = Literal["link", "copy"]
+
+
+def prepare(places: Places) -> None:
+    places.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with files.directory(places.home) as home:
+        for name in (VOLUMES, VOLATILE):
+            files.make_directory(home, name)
+
+
+def create(places: Places, volumes: tuple[Volume, ...]) -> None:
+    for volume in volumes:
+        if volume.save_on_stop:
+            with space(places.volumes, 4096), places.directory(volume, create=True):
+                pass
+
+
+def commit(places: Places, volume: Volume) -> Volume:
+    if not volume.persistent:
+        return volume
+    try:
+        with places.directory(volume) as parent:
+            work = files.open_file(parent, volume.work)
+            try:
+                os.fsync(work)
+            finally:
+                os.close(work)
+            os.fsync(parent)
+    except FileNotFoundError:  # It was not started since.
+        return volume
+    return volume.advanced((*volume.layers, volume.work), _now())
+
+
+def prune(places: Places, volume: Volume) -> tuple[str, ...]:
+    removed = []
+    with suppress(FileNotFoundError), places.directory(volume) as parent:
+        for name in sorted(files.names(parent) - volume.files):
+            files.unlink(parent, name)
+            removed.append(f"{volume.owner}/{volume.name}/{name}")
+    return tuple(removed)
+
+
+def revert(places: Places, volume: Volume, revision: int) -> Volume:
+    _require_saved(places, volume)
+    try:
+        return volume.reverted(revision, _now())
+    except KeyError:
+        raise NoSuchRevisionError(volume.name, str(revision)) from None
+
+
+def import_image(
+    places: Places, volume: Volume, source: Path, image_format: LayerFormat, how: How
+) -> Volume:
+    _require_saved(places, volume)
+    with told(source):
+        image = files.open_path(source)
+    try:
+        size = max(volume.size, _image_size(source, image, image_format))
+        number = _free_number(volume)
+        name = f"{number}.{image_format}"
+        with places.directory(volume, create=True) as parent:
+            if how == "copy" or not _linked(image, parent, name):
+                _copy(places.of(volume), parent, name, image)
+            os.fsync(parent)
+    finally:
+        os.close(image)
+    return replace(volume.advanced((name,), _now()), number=number, size=size)
+
+
+def clone(places: Places, source: Volume, target: Volume) -> Volume:
+    _require_saved(places, target)
+    names: list[str] = []
+    if source.layers:
+        with (
+            told(places.of(source)),
+            space(places.volumes, 4096),
+            places.directory(source) as origin,
+            places.directory(target, create=True) as parent,
+        ):
+            for number, layer in enumerate(source.layers, _free_number(target)):
+                name = f"{number}.{layer.rpartition('.')[2]}"
+                files.unlink(parent, name)
+                os.link(layer, name, src_dir_fd=origin, dst_dir_fd=parent, follow_symlinks=False)
+                names.append(name)
+            os.fsync(parent)
+    number = _free_number(target) + len(names)
+    return replace(target.advanced(tuple(names), _now()), number=number, size=source.size)
+
+
+def usage(places: Places, volume: Volume) -> int:
+    total = 0
+    with suppress(FileNotFoundError), places.directory(volume) as parent:
+        for name in volume.files:
+            with suppress(FileNotFoundError):
+                state = os.stat(name, dir_fd=parent, follow_symlinks=False)
+                total += state.st_blocks * 512
+    return total
+
+
+def remove(places: Places, owner: UUID) -> None:
+    with files.directory(places.home, VOLUMES) as parent:
+        _remove_tree(parent, str(owner))
+        os.fsync(parent)
+
+
+def sweep(places: Places, volumes: tuple[Volume, ...]) -> tuple[str, ...]:
+    kept: dict[str, set[str]] = {}
+    for volume in volumes:
+        kept.setdefault(str(volume.owner), set()).add(volume.name)
+    removed = []
+    with files.directory(places.home, VOLUMES) as parent:
+        for owner in sorted(files.names(parent)):
+            if owner not in kept:
+                _remove_tree(parent, owner)
+                removed.append(owner)
+                continue
+            with files.directory(places.home, VOLUMES, owner) as inner:
+                for name in sorted(files.names(inner) - kept[owner]):
+                    _remove_tree(inner, name)
+                    removed.append(f"{owner}/{name}")
+    with files.directory(places.home, VOLATILE) as parent:
+        for name in files.names(parent):
+            files.unlink(parent, name)
+    for volume in volumes:
+        removed += prune(places, volume)
+    return tuple(removed)
+
+
+def has_work(places: Places, volume: Volume) -> bool:
+    """Whether a volume was written since the last commit, be it by a qube that runs."""
+    try:
+        with places.directory(volume) as parent:
+            return files.exists(parent, volume.work)
+    except FileNotFoundError:
+        return False
+
+
+def _require_saved(places: Places, volume: Volume) -> None:
+    if has_work(places, volume):
+        raise VolumeInUseError(volume.name)
+
+
+def _free_number(volume: Volume) -> int:
+    """A number for a layer that no start may take for unsaved work if it is never recorded."""
+    return volume.number + 2
+
+
+def _image_size(path: Path, image: int, image_format: LayerFormat) -> int:
+    """Bytes of the disk that an image holds."""
+    if image_format == "raw":
+        size = os.fstat(image).st_size
+        if not size or size % 512:
+            raise DamagedImageError(path, f"a disk cannot have {size} bytes")
+        return size
+    try:
+        return qcow2.parse_header(os.pread(image, qcow2.CLUSTER, 0)).size
+    except ProtocolError as error:
+        raise DamagedImageError(path, str(error)) from error
+
+
+def _linked(image: int, parent: int, name: str) -> bool:
+    """Give an open file a further name; False when that is another file system."""
+    files.unlink(parent, name)
+    try:
+        # Of the open file, so that what was checked is what is linked.
+        os.link(f"/proc/self/fd/{image}", name, dst_dir_fd=parent, follow_symlinks=True)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
+
+
+def _copy(place: Path, parent: int, name: str, image: int) -> None:
+    needed = os.fstat(image).st_blocks * 512
+    with space(place, needed), files.new_file(parent, name) as target:
+        files.copy(image, target)
+
+
+def _remove_tree(parent: int, name: str) -> None:
+    with suppress(FileNotFoundError):
+        shutil.rmtree(name, dir_fd=parent)
+
+
+def _now() -> int:
+    return int(time.time())
