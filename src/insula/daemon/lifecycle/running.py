@@ -1,0 +1,194 @@
+"""A qube that runs: machine, agent, calls; brought up step by step, undone in reverse."""
+
+import asyncio
+import logging
+import time
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from insula.daemon.engine.interface import (
+    FIRST_DATA_PORT,
+    LAST_DATA_PORT,
+    Engine,
+    EngineError,
+    Kernel,
+    Machine,
+    MachineSpec,
+    RunState,
+    Shape,
+)
+from insula.daemon.lifecycle.goldens import BOOT_TIMEOUT, Golden, connect_agent
+from insula.daemon.model.machine import Disk
+from insula.daemon.rpc.agent_link import AgentLink
+from insula.daemon.rpc.calls import Calls
+from insula.daemon.rpc.ports import PortPool
+from insula.daemon.storage.plan import Plan
+from insula.daemon.storage.volumes import Storage, close
+from insula.protocol.control import AgentState
+from insula.protocol.errors import ReportableError
+
+CLONE_TIMEOUT = 60.0  # seconds until the agent of a clone answers, on a busy host
+READOPT_TIMEOUT = 10.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """All that starting a qube needs to know of it, resolved at one moment.
+
+    volumes: as storage attaches them, the root first. golden: the snapshot it starts from, None to
+    boot. group: who shares its pages of the snapshot's memory, None for nobody. memory: bytes in
+    all, of which the shape's are there from the start. timeout: seconds for the agent.
+    """
+
+    uuid: UUID
+    name: str
+    uid: int
+    volumes: tuple[Plan, ...]
+    agent: Disk
+    kernel: Kernel
+    shape: Shape
+    memory: int
+    qubesdb: dict[str, str]
+    timeout: float
+    golden: Golden | None = None
+    group: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class RunningQube:
+    """A qube whose machine runs. xid: its domain number, never used twice by one daemon."""
+
+    uuid: UUID
+    name: str
+    xid: int
+    machine: Machine
+    link: AgentLink
+    calls: Calls
+    started: float = field(default_factory=time.time)
+    paused: bool = False
+
+    async def pause(self) -> None:
+        """Stop the qube's processors."""
+        await self.machine.pause()
+        self.paused = True
+
+    async def unpause(self) -> None:
+        """Let it go on, with the right time."""
+        await self.machine.resume()
+        self.paused = False
+        with suppress(ReportableError):
+            self.link.set_clock()
+
+    async def let_go(self) -> None:
+        """Stop looking after it; it goes on."""
+        await self.calls.close()
+        await self.link.close()
+        await self.machine.close()
+
+
+def machine_name(uuid: UUID) -> str:
+    """What a qube's machine process is called, by the keeper and by QEMU."""
+    return f"qube-{uuid}"
+
+
+def run_directory(run: Path, uuid: UUID) -> Path:
+    """Where a qube's sockets lie."""
+    return run / "qubes" / str(uuid)
+
+
+async def bring_up(
+    order: Order, xid: int, engine: Engine, storage: Storage, run: Path
+) -> RunningQube:
+    """Start a machine and its agent.
+
+    Raises:
+        ReportableError: some step failed; those before it were undone.
+    """
+    place = run_directory(run, order.uuid)
+    async with AsyncExitStack() as undo:
+        machine = await _launch(order, engine, storage, place)
+        undo.push_async_callback(machine.kill)
+        if order.golden is not None:
+            await machine.resume()
+        deadline = CLONE_TIMEOUT if order.golden is not None else BOOT_TIMEOUT
+        link = await connect_agent(order.name, place / "control.sock", deadline, machine.on_gone)
+        undo.push_async_callback(link.close)
+        calls = Calls(order.name, machine, link, PortPool(FIRST_DATA_PORT, LAST_DATA_PORT))
+        await link.identify(order.qubesdb, max(order.timeout, deadline))
+        if order.memory > order.shape.memory:
+            await machine.grow(order.memory - order.shape.memory)
+        undo.pop_all()
+    return RunningQube(
+        uuid=order.uuid, name=order.name, xid=xid, machine=machine, link=link, calls=calls
+    )
+
+
+async def _launch(order: Order, engine: Engine, storage: Storage, place: Path) -> Machine:
+    disks = await storage.attach(order.volumes)
+    try:
+        disks += (await storage.open(order.agent),)
+        return await engine.launch(
+            MachineSpec(
+                name=machine_name(order.uuid),
+                uid=order.uid,
+                run=place,
+                disks=disks,
+                kernel=order.kernel,
+                shape=order.shape,
+                golden=order.golden.directory if order.golden is not None else None,
+                group=order.group,
+            )
+        )
+    finally:
+        close(disks)
+
+
+async def take_over(
+    uuid: UUID, name: str, xid: int, started: float, engine: Engine, run: Path
+) -> RunningQube | None:
+    """Find a qube that an earlier daemon started; None when it is gone.
+
+    Raises:
+        ReportableError: its machine runs, but cannot be reached, or was never finished.
+    """
+    place = run_directory(run, uuid)
+    machine = await engine.adopt(machine_name(uuid), place)
+    if machine is None:
+        return None
+    async with AsyncExitStack() as undo:
+        undo.push_async_callback(machine.close)
+        paused = await machine.state() is RunState.PAUSED
+        link = AgentLink(name, place / "control.sock")
+        calls = Calls(name, machine, link, PortPool(FIRST_DATA_PORT, LAST_DATA_PORT))
+        undo.push_async_callback(link.close)
+        if not paused:
+            hello = await link.connect(READOPT_TIMEOUT)
+            if hello.state is not AgentState.READY:
+                raise EngineError(f"{name} was being started when the daemon ended")
+            calls.resume(hello.sessions)
+        undo.pop_all()
+    return RunningQube(
+        uuid=uuid,
+        name=name,
+        xid=xid,
+        machine=machine,
+        link=link,
+        calls=calls,
+        started=started,
+        paused=paused,
+    )
+
+
+async def end(qube: RunningQube, timeout: float) -> bool:
+    """Ask a qube to end itself; False when it is still there after timeout seconds."""
+    qube.link.shutdown()
+    try:
+        async with asyncio.timeout(timeout):
+            await qube.machine.wait_gone()
+    except TimeoutError:
+        return False
+    return True

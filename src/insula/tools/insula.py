@@ -1,0 +1,112 @@
+"""The `insula` command: an instance's start and end, what holds on this host, templates."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from insula.client.local_socket import request
+from insula.protocol.errors import ReportableError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; prints errors with their way out. Returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except ReportableError as error:
+        print(f"insula: error: {error}", file=sys.stderr)
+        if error.hint:
+            print(error.hint, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="insula", description="Run an instance of Insula.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text)
+
+    add = command("up", "Start the daemon and wait until it answers; harmless when it runs.")
+    add.set_defaults(run=_up)
+    add = command("down", "Stop all qubes and the daemon.")
+    add.add_argument("--kill", action="store_true", help="do not ask the qubes first")
+    add.set_defaults(run=_down)
+    add = command("status", "Show the engine, its warnings and what is running.")
+    add.add_argument("--json", action="store_true", help="as JSON")
+    add.set_defaults(run=_status)
+    add = command("doctor", "Look at what this host can do, and say how to mend what it lacks.")
+    add.add_argument("--json", action="store_true", help="as JSON")
+    add.set_defaults(run=_doctor)
+    add = command("session", "Show the windows of all qubes on this display until interrupted.")
+    add.set_defaults(run=_session)
+    add = command("template", "Build templates.")
+    kinds = add.add_subparsers(required=True, metavar="ACTION")
+    build = kinds.add_parser("build", help="build a template and its snapshot")
+    build.add_argument("name", help="recipe, for instance debian-12")
+    build.add_argument("--no-snapshot", action="store_true", help="leave the snapshot for later")
+    build.set_defaults(run=_template_build)
+    return parser
+
+
+def _up(_arguments: argparse.Namespace) -> int:
+    from insula.tools.up import up  # noqa: PLC0415 - each command loads what it needs alone
+
+    if up():
+        print("insula is up")
+    else:
+        print("insula was up already")
+    warning = request("status").get("warning")
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def _down(arguments: argparse.Namespace) -> int:
+    from insula.tools.up import down  # noqa: PLC0415
+
+    print("insula is down" if down(kill=arguments.kill) else "insula was not up")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    status = request("status")
+    if arguments.json:
+        print(json.dumps(status, indent=2))
+        return 0
+    print(f"engine     {status['engine']}")
+    if status.get("warning"):
+        print(f"warning    {status['warning']}")
+    print(f"home       {status['home']}")
+    print(f"sockets    {status['run']}")
+    print(f"snapshots  {status['snapshots']} made, {status['building']} being made")
+    print(f"qubes      {len(status['running'])} running")
+    for qube in status["running"]:
+        print(f"           {qube['name']}: {qube['private'] // 2**20} MiB of its own")
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from insula.tools.doctor import report  # noqa: PLC0415
+
+    return report(as_json=arguments.json)
+
+
+def _session(_arguments: argparse.Namespace) -> int:
+    os.execv(sys.executable, [sys.executable, "-m", "insula.desktop.session"])
+
+
+def _template_build(arguments: argparse.Namespace) -> int:
+    words = [sys.executable, "-m", "insula.template", "build", arguments.name]
+    if arguments.no_snapshot:
+        words.append("--no-snapshot")
+    os.execv(sys.executable, words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""`insula up` and `insula down`: starting an instance's keeper and daemon, and ending them."""
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from insula.client import instance
+from insula.client.local_socket import DaemonNotRunningError, request
+from insula.protocol.errors import ReportableError
+
+START_TIMEOUT = 60.0  # seconds; a first start judges KVM and takes over running qubes
+STOP_TIMEOUT = 180.0
+_POLL = 0.02
+_LOG_END = 2000  # characters of a log that an error shows
+
+
+class DidNotStartError(ReportableError):
+    """A process of the instance ended or did not answer."""
+
+
+def up() -> bool:
+    """Start what is not running and wait until the daemon answers; False when it was up."""
+    run, home = instance.run(), instance.home()
+    for folder in (run, home):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _own(run)
+    with _alone(run / "up.lock"):
+        if daemon_answers(run):
+            return False
+        logs = home / "log"
+        logs.mkdir(mode=0o700, exist_ok=True)
+        if not instance.answers(run / "keeper.sock", socket.SOCK_SEQPACKET):
+            _start("insula.keeper", ["--socket", str(run / "keeper.sock")], logs / "keeper.log")
+            _await(lambda: instance.answers(run / "keeper.sock", socket.SOCK_SEQPACKET), logs)
+        _start("insula.daemon", [], logs / "insulad.log")
+        _await(lambda: daemon_answers(run), logs)
+    return True
+
+
+def down(*, kill: bool) -> bool:
+    """Stop all qubes, the daemon and the keeper; False when nothing was running."""
+    run = instance.run()
+    try:
+        request("stop", timeout=STOP_TIMEOUT, kill=kill)
+    except DaemonNotRunningError:
+        return False
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while instance.answers(run / "keeper.sock", socket.SOCK_SEQPACKET):
+        if time.monotonic() > deadline:
+            raise DidNotStartError("the instance did not end")
+        time.sleep(_POLL)
+    return True
+
+
+def daemon_answers(run: Path) -> bool:
+    """Whether a daemon serves this instance."""
+    return instance.answers(run / "qubesd.sock")
+
+
+def _start(module: str, arguments: list[str], log: Path) -> None:
+    with log.open("ab") as output:
+        subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd="/",
+        )
+
+
+def _await(ready: Callable[[], bool], logs: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while not ready():
+        if time.monotonic() > deadline:
+            ends = [f"{log}:\n{log.read_text()[-_LOG_END:]}" for log in sorted(logs.glob("*.log"))]
+            raise DidNotStartError("the instance did not start\n" + "\n".join(ends))
+        time.sleep(_POLL)
+
+
+def _own(run: Path) -> None:
+    """Refuse a directory of sockets that somebody else could reach."""
+    found = run.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        error = ReportableError(f"{run} must belong to you alone")
+        error.hint = f"chown and chmod it: chmod 700 {run}"
+        raise error
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One `insula up` at a time; the second waits and then finds everything done."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
