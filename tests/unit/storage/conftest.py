@@ -12,6 +12,8 @@ from insula.daemon.model.volume import Volume
 from insula.daemon.storage.plan import Plan
 from insula.daemon.storage.volumes import Storage, close
 
+from .qemu import disk_io
+
 SIZE = 64 << 20  # bytes
 
 
@@ -42,3 +44,10 @@ async def attached(storage: Storage, plan: Plan) -> AsyncIterator[Disk]:
         yield disks[0]
     finally:
         close(disks)
+
+
+async def written(storage: Storage, volume: Volume, *commands: str) -> Volume:
+    """The volume after a start that did these qemu-io commands, and its commit."""
+    async with attached(storage, Plan(volume=volume)) as disk:
+        disk_io(disk, *commands, "flush")
+    return await storage.commit(volume)

@@ -23,7 +23,7 @@ def disk_io(disk: Disk, *commands: str) -> None:
         if disk.read_only:
             argv.append("-r")
         argv.append("json:" + json.dumps(_node(disk, len(disk.layers) - 1, "/proc/self/fd/{}")))
-        _run(argv, [*descriptors, *_inherited(secrets)])
+        run(argv, [*descriptors, *_inherited(secrets)])
 
 
 def check(disk: Disk) -> None:
@@ -32,7 +32,7 @@ def check(disk: Disk) -> None:
         node = _node(disk, len(disk.layers) - 1, "/proc/self/fd/{}")
         argv = ["qemu-img", "check", *secrets, "json:" + json.dumps(node)]
         descriptors = [layer.fd for layer in disk.layers if layer.fd is not None]
-        _run(argv, [*descriptors, *_inherited(secrets)])
+        run(argv, [*descriptors, *_inherited(secrets)])
 
 
 def machine_io(disk: Disk, *commands: str) -> None:
@@ -50,7 +50,7 @@ def machine_io(disk: Disk, *commands: str) -> None:
         for number in descriptors:
             argv += ["-add-fd", f"fd={number},set={number}"]
         argv += ["-blockdev", json.dumps(top)]
-        spoken = _run(
+        spoken = run(
             argv, [*descriptors, *_inherited(secrets)], "\n".join(map(json.dumps, requests))
         )
     # What qemu-io itself says comes between the answers.
@@ -99,10 +99,11 @@ def _inherited(secrets: list[str]) -> list[int]:
     return [int(secrets[1].rpartition("/")[2])] if secrets else []
 
 
-def _run(argv: list[str], descriptors: list[int], request: str = "") -> str:
+def run(argv: list[str], descriptors: list[int] | None = None, request: str = "") -> str:
+    """Run a program of QEMU's, which must succeed; what it said."""
     done = subprocess.run(
         argv,
-        pass_fds=descriptors,
+        pass_fds=descriptors or (),
         input=request,
         capture_output=True,
         text=True,

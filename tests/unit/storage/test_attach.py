@@ -1,7 +1,10 @@
 """Disks of a launch, written and read by QEMU itself through the descriptors it would get."""
 
+import asyncio
 import fcntl
 import os
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -225,6 +228,30 @@ async def test_volume_grows_at_its_next_start_with_or_without_unsaved_work(
             check(disk)
 
 
+async def test_disks_that_nobody_waits_for_any_more_are_closed(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+    opened: list[Disk] = []
+
+    def slow(places: Places, plans: Sequence[Plan]) -> tuple[Disk, ...]:
+        begun.set()
+        goes_on.wait(10)
+        opened.extend(attach(places, plans))
+        return tuple(opened)
+
+    monkeypatch.setattr("insula.daemon.storage.attaching.attach", slow)
+    attaching = asyncio.create_task(storage.attach([Plan(volume=volatile())]))
+    await asyncio.to_thread(begun.wait, 10)
+    attaching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attaching
+    goes_on.set()
+    async with asyncio.timeout(10):
+        while not opened or _is_open(opened[0]):
+            await asyncio.sleep(0)
+
+
 def test_making_an_encrypted_layer_costs_milliseconds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,6 +274,15 @@ def _content(disk: Disk) -> bytes:
     descriptor = disk.layers[-1].fd
     assert descriptor is not None
     return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def _is_open(disk: Disk) -> bool:
+    descriptor = disk.layers[0].fd
+    assert descriptor is not None
+    try:
+        return os.fstat(descriptor).st_nlink == 0
+    except OSError:
+        return False
 
 
 def _open_descriptors() -> set[str]:

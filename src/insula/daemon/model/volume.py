@@ -70,6 +70,11 @@ class Volume:
         return self.save_on_stop and self.rw
 
     @property
+    def state(self) -> str:
+        """A name for the content of the current state, which merging of layers does not change."""
+        return f"{self.owner}/{self.name}@{self.number}"
+
+    @property
     def work(self) -> str:
         """File name of the layer that a running qube writes."""
         return f"{self.number + 1}.qcow2"

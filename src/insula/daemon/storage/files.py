@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -95,6 +96,15 @@ def unlink(parent: int, name: str) -> None:
     """Remove a file; one that is not there is fine."""
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=parent)
+
+
+def remove_tree(parent: int, name: str) -> None:
+    """Remove whatever has a name, with all in it, following no link; none is fine."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            shutil.rmtree(name, dir_fd=parent)
+        else:
+            os.unlink(name, dir_fd=parent)
 
 
 def names(parent: int) -> set[str]:

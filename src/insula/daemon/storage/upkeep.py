@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -81,15 +80,14 @@ def import_image(
         image = files.open_path(source)
     try:
         size = max(volume.size, _image_size(source, image, image_format))
-        number = _free_number(volume)
-        name = f"{number}.{image_format}"
+        name = _given_name(volume.number + 1, image_format)
         with places.directory(volume, create=True) as parent:
             if how == "copy" or not _linked(image, parent, name):
                 _copy(places.of(volume), parent, name, image)
             os.fsync(parent)
     finally:
         os.close(image)
-    return replace(volume.advanced((name,), _now()), number=number, size=size)
+    return replace(volume.advanced((name,), _now()), size=size)
 
 
 def clone(places: Places, source: Volume, target: Volume) -> Volume:
@@ -102,13 +100,13 @@ def clone(places: Places, source: Volume, target: Volume) -> Volume:
             places.directory(source) as origin,
             places.directory(target, create=True) as parent,
         ):
-            for number, layer in enumerate(source.layers, _free_number(target)):
-                name = f"{number}.{layer.rpartition('.')[2]}"
+            for number, layer in enumerate(source.layers, target.number + 1):
+                name = _given_name(number, layer.rpartition(".")[2])
                 files.unlink(parent, name)
                 os.link(layer, name, src_dir_fd=origin, dst_dir_fd=parent, follow_symlinks=False)
                 names.append(name)
             os.fsync(parent)
-    number = _free_number(target) + len(names)
+    number = target.number + max(1, len(names))
     return replace(target.advanced(tuple(names), _now()), number=number, size=source.size)
 
 
@@ -124,7 +122,7 @@ def usage(places: Places, volume: Volume) -> int:
 
 def remove(places: Places, owner: UUID) -> None:
     with files.directory(places.home, VOLUMES) as parent:
-        _remove_tree(parent, str(owner))
+        files.remove_tree(parent, str(owner))
         os.fsync(parent)
 
 
@@ -136,12 +134,12 @@ def sweep(places: Places, volumes: tuple[Volume, ...]) -> tuple[str, ...]:
     with files.directory(places.home, VOLUMES) as parent:
         for owner in sorted(files.names(parent)):
             if owner not in kept:
-                _remove_tree(parent, owner)
+                files.remove_tree(parent, owner)
                 removed.append(owner)
                 continue
             with files.directory(places.home, VOLUMES, owner) as inner:
                 for name in sorted(files.names(inner) - kept[owner]):
-                    _remove_tree(inner, name)
+                    files.remove_tree(inner, name)
                     removed.append(f"{owner}/{name}")
     with files.directory(places.home, VOLATILE) as parent:
         for name in files.names(parent):
@@ -165,9 +163,12 @@ def _require_saved(places: Places, volume: Volume) -> None:
         raise VolumeInUseError(volume.name)
 
 
-def _free_number(volume: Volume) -> int:
-    """A number for a layer that no start may take for unsaved work if it is never recorded."""
-    return volume.number + 2
+def _given_name(number: int, image_format: str) -> str:
+    """Name of a layer that no machine of this volume wrote.
+
+    Unlike that of any work layer: left over by a crash, it must not be taken for one.
+    """
+    return f"{number}-{number}.{image_format}"
 
 
 def _image_size(path: Path, image: int, image_format: LayerFormat) -> int:
@@ -200,11 +201,6 @@ def _copy(place: Path, parent: int, name: str, image: int) -> None:
     needed = os.fstat(image).st_blocks * 512
     with space(place, needed), files.new_file(parent, name) as target:
         files.copy(image, target)
-
-
-def _remove_tree(parent: int, name: str) -> None:
-    with suppress(FileNotFoundError):
-        shutil.rmtree(name, dir_fd=parent)
 
 
 def _now() -> int:

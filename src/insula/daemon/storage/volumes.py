@@ -61,7 +61,7 @@ class Storage:
         return await asyncio.to_thread(upkeep.commit, self._places, volume)
 
     async def prune(self, volume: Volume) -> tuple[str, ...]:
-        """Remove files that the volume, as it was saved, does not name; returns which."""
+        """Remove files that the volume, as it was last saved, does not name; returns which."""
         return await asyncio.to_thread(upkeep.prune, self._places, volume)
 
     async def revert(self, volume: Volume, revision: int) -> Volume:
@@ -117,7 +117,10 @@ class Storage:
         return await asyncio.to_thread(merging.merge, self._places, volume, longest)
 
     async def remove(self, owner: UUID) -> None:
-        """Remove all volumes of a qube; needs no space, and none to be there."""
+        """Remove all volumes of a qube that the store has forgotten; needs no space, nor any file.
+
+        What a crash leaves of them, sweep removes.
+        """
         await asyncio.to_thread(upkeep.remove, self._places, owner)
 
     async def sweep(self, volumes: Iterable[Volume]) -> tuple[str, ...]:

@@ -1,0 +1,53 @@
+"""The pool of kernels."""
+
+from pathlib import Path
+
+import pytest
+
+from insula.daemon.storage.errors import MissingFileError, StorageError
+from insula.daemon.storage.kernels import Kernels, NoSuchKernelError
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "vmlinuz").write_bytes(b"kernel")
+    (tmp_path / "initrd").write_bytes(b"initrd")
+    return tmp_path / "home"
+
+
+async def test_kernel_is_found_by_its_name(home: Path) -> None:
+    kernels = Kernels(home)
+    assert kernels.names() == ()
+    await kernels.install("6.1.0-56", home.parent / "vmlinuz", home.parent / "initrd")
+    assert kernels.names() == ("6.1.0-56",)
+    image, initrd = kernels.find("6.1.0-56")
+    assert (image.read_bytes(), initrd.read_bytes()) == (b"kernel", b"initrd")
+
+
+async def test_installed_again_it_is_replaced(home: Path) -> None:
+    kernels = Kernels(home)
+    await kernels.install("a", home.parent / "vmlinuz", home.parent / "initrd")
+    (home.parent / "vmlinuz").write_bytes(b"newer")
+    await kernels.install("a", home.parent / "vmlinuz", home.parent / "initrd")
+    assert kernels.find("a")[0].read_bytes() == b"newer"
+    assert [path.name for path in (home / "kernels").iterdir()] == ["a"]
+
+
+async def test_half_a_kernel_is_none(home: Path) -> None:
+    kernels = Kernels(home)
+    with pytest.raises(MissingFileError):
+        await kernels.install("a", home.parent / "vmlinuz", home.parent / "none")
+    assert kernels.names() == ()
+    assert list((home / "kernels").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../home", "a/b", ".a.new", "none"])
+async def test_name_that_is_no_kernels_finds_nothing(home: Path, name: str) -> None:
+    kernels = Kernels(home)
+    await kernels.install("a", home.parent / "vmlinuz", home.parent / "initrd")
+    with pytest.raises(NoSuchKernelError):
+        kernels.find(name)
+    if name != "none":
+        with pytest.raises(StorageError, match="cannot be called"):
+            await kernels.install(name, home.parent / "vmlinuz", home.parent / "initrd")
