@@ -267,7 +267,7 @@ def test_making_an_encrypted_layer_costs_milliseconds(
     median = sorted(times)[len(times) // 2]
     with capsys.disabled():
         print(f"\nencrypted layer made in {median * 1e3:.1f} ms (median of {len(times)})")
-    assert median < 0.1  # Ten times the target, for a machine that is busy with others.
+    assert median < 0.05  # Three times the target, for a machine that is busy with others.
 
 
 def _content(disk: Disk) -> bytes:

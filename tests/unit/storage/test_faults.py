@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -81,6 +82,33 @@ def test_volume_is_as_before_or_as_after_whatever_step_a_crash_follows(
             assert crash_at > 1, "nothing was interrupted"
             return
     pytest.fail("the change never came to its end")
+
+
+def test_file_is_durable_before_its_name_is_and_the_name_before_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no killed process shows: a power cut keeps only what was flushed."""
+    places, volume = _prepared(tmp_path, dirty=False)
+    steps: list[str] = []
+    flush, rename = os.fsync, os.rename
+
+    def flushed(descriptor: int) -> None:
+        steps.append("directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        flush(descriptor)
+
+    def renamed(source: str, target: str, **parents: int) -> None:
+        steps.append("rename")
+        rename(source, target, **parents)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "rename", renamed)
+    for change in (_start, _import, _merge):
+        steps.clear()
+        change(places, volume if change is not _import else _other(volume))
+        assert steps[:3] == ["file", "rename", "directory"]
+    steps.clear()
+    upkeep.commit(places, volume)
+    assert steps == ["file", "directory"]
 
 
 def test_removal_that_a_crash_cut_short_is_finished_at_the_next_start(tmp_path: Path) -> None:
