@@ -1,0 +1,83 @@
+"""Running the programs of a build: as root of a namespace, never outliving the builder."""
+
+import os
+import subprocess
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from insula.protocol.errors import ReportableError
+
+_SHOWN_LINES = 15
+# Ordinary users do not search the directories of mkfs and chroot.
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class ProgramFailedError(ReportableError):
+    """A program of a build failed; what it printed last says why."""
+
+    def __init__(self, program: str, status: int, output: str) -> None:
+        super().__init__(f"{program} failed (status {status}):\n{output}")
+        self.output = output
+
+
+class ProgramMissingError(ReportableError):
+    """A program of a build is not installed."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__(f"{program} is not installed")
+        self.hint = "Install it with: apt install mmdebstrap e2fsprogs qemu-utils uidmap util-linux"
+
+
+def as_root(argv: Sequence[str]) -> list[str]:
+    """The same command as root: really, or in a namespace where this user's range of ids is.
+
+    When the thread that starts it ends, even by SIGKILL, all that the command started ends too.
+    """
+    identity = [] if os.geteuid() == 0 else ["--user", "--map-root-user", "--map-auto"]
+    namespaces = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    return ["setpriv", "--pdeathsig", "KILL", "unshare", *identity, *namespaces, "--", *argv]
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    heard: Callable[[str], None] | None = None,
+    environment: dict[str, str] | None = None,
+    keep: Iterable[int] = (),
+) -> None:
+    """Run a command to its end; heard gets each line it prints, keep are descriptors it inherits.
+
+    Raises:
+        ProgramMissingError: it is not installed.
+        ProgramFailedError: it ended with a status other than 0.
+    """
+    program = argv[argv.index("--") + 1] if "--" in argv else argv[0]
+    last: deque[str] = deque(maxlen=_SHOWN_LINES)
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            pass_fds=tuple(keep),
+            umask=0o022,  # what these make is read by others
+            env=os.environ | {"PATH": _PATH, "LC_ALL": "C.UTF-8"} | (environment or {}),
+        )
+    except FileNotFoundError:
+        raise ProgramMissingError(argv[0]) from None
+    with process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                last.append(line.rstrip())
+                if heard is not None:
+                    heard(line.rstrip())
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode == 127 or (process.returncode and "failed to execute" in "".join(last)):
+        raise ProgramMissingError(program)
+    if process.returncode:
+        raise ProgramFailedError(program, process.returncode, "\n".join(last))
