@@ -1,0 +1,44 @@
+"""Run the window agent: `python3 -m insula.guest.gui`.
+
+Environment, for tests: INSULA_GUI_SOCKET, a unix socket to listen on in place of the virtio port;
+INSULA_PIXELS, a file in place of the pixel region; INSULA_GUI_RUN in place of /run/qubes.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from insula.guest.gui.agent import Agent, write_status
+from insula.guest.gui.channel import Listener, Port
+from insula.guest.gui.display import Display
+from insula.guest.gui.region import Region
+from insula.guest.gui.xlib import xcffib
+
+_PORT = "/dev/virtio-ports/org.insula.gui"
+
+
+def main() -> int:
+    """Serve viewers until the X server ends; returns the exit code."""
+    run_directory = Path(os.environ.get("INSULA_GUI_RUN", "/run/qubes"))
+    run_directory.mkdir(parents=True, exist_ok=True)
+    write_status(run_directory, "starting")
+    try:
+        region = Region.open(os.environ.get("INSULA_PIXELS"))
+        path = os.environ.get("INSULA_GUI_SOCKET")
+        agent = Agent(
+            Display(),
+            region,
+            lambda poller: Port(poller, _PORT) if path is None else Listener(poller, path),
+            run_directory,
+        )
+        agent.run()
+    except (OSError, xcffib.XcffibException) as error:
+        print(f"window agent ended: {error}", file=sys.stderr)
+        return 1
+    finally:
+        (run_directory / "gui-agent.status").unlink(missing_ok=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""What the agent knows of one top-level window."""
+
+from insula.guest.gui.region import Buffer
+from insula.protocol.gui.geometry import Rect
+
+
+class Window:
+    """A child of the root.
+
+    damaged is what changed since the last capture; buffer is the image the viewer has or is about
+    to get; wants_dump says that the next capture begins with a new one.
+    """
+
+    __slots__ = (
+        "buffer",
+        "damage",
+        "damaged",
+        "deletes",
+        "geometry",
+        "id",
+        "input_hint",
+        "mapped",
+        "override_redirect",
+        "pixmap",
+        "reported",
+        "takes_focus",
+        "wants_dump",
+    )
+
+    def __init__(self, window: int, geometry: Rect, override_redirect: bool) -> None:
+        self.id = window
+        self.geometry = geometry
+        self.override_redirect = override_redirect
+        self.mapped = False
+        self.damage = 0  # the Damage object; 0 for a window without pixels
+        self.pixmap = 0
+        self.buffer: Buffer | None = None
+        self.damaged: Rect | None = None
+        self.wants_dump = True
+        self.input_hint = True
+        self.deletes = False  # understands WM_DELETE_WINDOW
+        self.takes_focus = False  # understands WM_TAKE_FOCUS
+        self.reported: dict[str, object] = {}  # the last message of a kind, to send only changes
+
+    @property
+    def whole(self) -> Rect:
+        """The window in its own coordinates."""
+        return Rect(0, 0, self.geometry.width, self.geometry.height)
+
+    def add_damage(self, rectangle: Rect) -> None:
+        """Note that the rectangle, in the window's coordinates, changed."""
+        self.damaged = rectangle if self.damaged is None else self.damaged.union(rectangle)
+
+    def invalidate(self) -> None:
+        """Have the next capture send a new buffer with all of the window."""
+        self.wants_dump = True
+        self.damaged = self.whole

@@ -1,0 +1,59 @@
+"""Run one qube's viewer: `python -m insula.viewer` with four options.
+
+--x-fd N: a connection to the X server, not used yet. --channel-fd N: a connection to the qube's
+window port. --pixels-fd N: the qube's pixel region, sealed against shrinking. --config JSON: see
+`config.parse`.
+INSULA_X_AUTHORITY: name and data of the X server's access control as NAME:HEX, or absent.
+
+Exit codes: 0 the qube ended the channel; 1 the qube broke the protocol; 2 the X server or what we
+were given cannot be used.
+"""
+
+import os
+import socket
+import sys
+
+from insula.protocol.errors import ProtocolError
+from insula.viewer.channel import ChannelClosedError
+from insula.viewer.config import parse
+from insula.viewer.desktop import Desktop, DesktopError
+from insula.viewer.region import Region
+from insula.viewer.restraint import Log
+from insula.viewer.viewer import Viewer
+from insula.viewer.xlib import xcffib
+
+_OPTIONS = ("--x-fd", "--channel-fd", "--pixels-fd", "--config")
+
+
+def main(arguments: list[str]) -> int:
+    """Show the qube's windows until something ends it; returns the exit code."""
+    log = Log("?")
+    try:
+        given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+        descriptors = [int(given[option]) for option in _OPTIONS[:3]]
+        config = parse(given["--config"])
+        log = Log(config.name)
+        authority = os.environ.get("INSULA_X_AUTHORITY")
+        desktop = Desktop(descriptors[0], _authority(authority))
+        channel = socket.socket(fileno=descriptors[1])
+        Viewer(desktop, channel, Region(descriptors[2]), config, log).run()
+    except ChannelClosedError as error:
+        log.write(f"ended: {error}")
+        return 0
+    except ProtocolError as error:
+        log.write(f"ended, the qube broke the window protocol: {error}")
+        return 1
+    except (DesktopError, xcffib.XcffibException, OSError, ValueError, KeyError) as error:
+        log.write(f"ended: {error!r}")
+    return 2
+
+
+def _authority(text: str | None) -> tuple[bytes, bytes] | None:
+    if not text:
+        return None
+    name, _, data = text.partition(":")
+    return name.encode("ascii"), bytes.fromhex(data)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,61 @@
+"""What a viewer is told of its qube, and the options of gui.md section 16 that it follows."""
+
+import json
+from typing import Any, NamedTuple
+
+from insula.protocol.gui.limits import MAX_WINDOWS
+
+_MAX_NAME = 31
+_NAMED_COLOURS = {"white": 0xFFFFFF, "black": 0x000000}
+
+
+class Config(NamedTuple):
+    """Colours are 0xRRGGBB; label is the label's index, from 1."""
+
+    name: str
+    colour: int
+    label: int
+    allow_fullscreen: bool = False
+    override_redirect_protection: bool = True
+    override_redirect_allowed: bool = True
+    allow_utf8_titles: bool = False
+    windows_count_limit: int = MAX_WINDOWS
+    window_background: int = 0xFFFFFF
+    screensavers: tuple[str, ...] = ("xscreensaver",)
+
+
+def parse(text: str) -> Config:
+    """The configuration from its JSON: name, color, label, and options by their names.
+
+    Raises:
+        ValueError: a field is missing or not as expected.
+    """
+    loaded: Any = json.loads(text)
+    try:
+        options: dict[str, Any] = dict(loaded.get("options", {}))
+        name = str(loaded["name"])
+        if not name or len(name) > _MAX_NAME or not name.isascii() or not name.isprintable():
+            raise ValueError(f"{name!r} is no name of a qube")
+        return Config(
+            name=name,
+            colour=_colour(loaded["color"]),
+            label=int(loaded["label"]),
+            allow_fullscreen=bool(options.get("allow_fullscreen", False)),
+            override_redirect_protection=bool(options.get("override_redirect_protection", True)),
+            override_redirect_allowed=options.get("override_redirect", "allow") == "allow",
+            allow_utf8_titles=bool(options.get("allow_utf8_titles", False)),
+            windows_count_limit=int(options.get("windows_count_limit", MAX_WINDOWS)),
+            window_background=_colour(options.get("window_background_color", "white")),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"configuration is not as expected: {error!r}") from None
+
+
+def _colour(text: str) -> int:
+    """A colour from white, black, RRGGBB, 0xRRGGBB or #RRGGBB."""
+    if text in _NAMED_COLOURS:
+        return _NAMED_COLOURS[text]
+    digits = text.removeprefix("#").removeprefix("0x")
+    if len(digits) != 6:
+        raise ValueError(f"{text!r} is no colour")
+    return int(digits, 16)

@@ -1,0 +1,127 @@
+"""The viewer's loop: the X server on one side, the qube on the other, neither waited for alone."""
+
+import select
+import socket
+import time
+
+from insula.protocol.gui.geometry import Rect
+from insula.protocol.gui.limits import BYTES_PER_PIXEL
+from insula.protocol.gui.messages import AgentMessage, ShmImage, ViewerMessage
+from insula.viewer.channel import Channel
+from insula.viewer.config import Config
+from insula.viewer.desktop import Desktop
+from insula.viewer.input import Input
+from insula.viewer.region import Region
+from insula.viewer.restraint import Bucket, Log
+from insula.viewer.shm import Canvas
+from insula.viewer.window import Window
+from insula.viewer.windows import Windows
+
+_FRAME = 1 / 60  # seconds between two rounds of drawing
+_BURST = 2_000  # messages other than SHMIMAGE that a qube may send at once
+_RATE = 500  # and after that, a second
+
+
+class Viewer:
+    """One qube's."""
+
+    def __init__(
+        self, desktop: Desktop, connected: socket.socket, region: Region, config: Config, log: Log
+    ) -> None:
+        self._desktop = desktop
+        self._region = region
+        self._canvas = Canvas(desktop.connection, desktop.context, desktop.depth)
+        if not self._canvas.shared:
+            log.write("no shared memory with the X server, drawing is slower")
+        size = desktop.size
+        self._channel = Channel(connected, size.width, size.height, desktop.depth)
+        self._windows = Windows(desktop, config, region, log, self._send)
+        self._input = Input(desktop, self._windows, self._send)
+        self._bucket = Bucket(_BURST, _RATE)
+        self._pending: AgentMessage | None = None  # taken, but over the rate
+        self._resume = 0.0  # when it may be handled
+        self._next_frame = 0.0
+        self._poller = select.poll()
+        self._poller.register(desktop.connection.get_file_descriptor(), select.POLLIN)
+
+    def run(self) -> None:
+        """Serve until something ends it.
+
+        Raises:
+            ChannelClosedError: the qube's end of the channel is gone.
+            ProtocolError: the qube broke the protocol.
+            DesktopError, xcffib.ConnectionException: the X server refused, or is gone.
+        """
+        while True:
+            self._take_messages()
+            self._draw()
+            self._take_events()
+            self._channel.flush()
+            self._desktop.connection.flush()
+            self._wait()
+
+    def _send(self, message: ViewerMessage) -> None:
+        self._channel.send(message)
+
+    def _wait(self) -> None:
+        interest = select.POLLIN if self._pending is None else 0
+        if self._channel.unsent:
+            interest |= select.POLLOUT
+        self._poller.register(self._channel.fileno(), interest)
+        timeout = self._timeout()
+        ready = self._poller.poll(None if timeout is None else timeout * 1000)
+        readable = select.POLLIN | select.POLLHUP | select.POLLERR
+        for descriptor, events in ready:
+            if descriptor == self._channel.fileno() and events & readable:
+                self._channel.receive()
+
+    def _timeout(self) -> float | None:
+        """Seconds until there is something to do without an event; None when there is nothing."""
+        due = [self._resume] if self._pending is not None else []
+        if any(window.dirty is not None for window in self._windows.all()):
+            due.append(self._next_frame)
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _take_messages(self) -> None:
+        now = time.monotonic()
+        while True:
+            message = self._pending or self._channel.take()
+            if message is None:
+                return
+            if not isinstance(message, ShmImage):  # these only add up to one drawing a frame
+                wait = self._bucket.wait(now)
+                if wait > 0:
+                    self._pending, self._resume = message, now + wait
+                    return
+                self._bucket.take()
+            self._pending = None
+            self._windows.handle(message)
+
+    def _take_events(self) -> None:
+        # Handling an event may read a reply, and with it further events: until none are left.
+        while events := self._desktop.events():
+            for event in events:
+                self._input.handle(event)
+            self._input.settle()
+
+    def _draw(self) -> None:
+        now = time.monotonic()
+        if now < self._next_frame:
+            return
+        for window in self._windows.all():
+            if window.dirty is not None:
+                self._next_frame = now + _FRAME
+                part = window.drawable_part()
+                if part is not None:
+                    self._draw_part(window, part)
+
+    def _draw_part(self, window: Window, part: Rect) -> None:
+        """Copy a part of the qube's image to the screen, in strips of whole rows."""
+        assert window.image is not None
+        rows = max(1, self._canvas.size // (part.width * BYTES_PER_PIXEL))
+        at = window.content_offset()
+        for top in range(part.y, part.bottom, rows):
+            height = min(rows, part.bottom - top)
+            strip = Rect(part.x, top, part.width, height)
+            self._region.copy(window.image, strip, self._canvas.strip())
+            self._canvas.put(window.content, part.x - at, top - at, part.width, height)

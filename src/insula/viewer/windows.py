@@ -1,0 +1,288 @@
+"""The qube's messages applied to the desktop, with the checks of gui.md section 6."""
+
+from collections.abc import Callable
+from typing import Any
+
+from insula.protocol.errors import ProtocolError
+from insula.protocol.gui.geometry import (
+    SIGN,
+    Rect,
+    clamped,
+    confined,
+    damage_in_source,
+    may_override,
+)
+from insula.protocol.gui.limits import CURSOR_END, CURSOR_GLYPH
+from insula.protocol.gui.messages import (
+    AgentMessage,
+    ClipboardData,
+    Configure,
+    Create,
+    Cursor,
+    Destroy,
+    Dock,
+    Flag,
+    Map,
+    ShmImage,
+    Unmap,
+    ViewerMessage,
+    WindowClass,
+    WindowDump,
+    WindowDumpAck,
+    WindowFlags,
+    WindowHints,
+    WindowName,
+)
+from insula.protocol.gui.text import shown_class, shown_title
+from insula.viewer.config import Config
+from insula.viewer.cursors import Cursors
+from insula.viewer.desktop import Desktop
+from insula.viewer.lockers import restack
+from insula.viewer.region import Region
+from insula.viewer.restraint import Log, Suspicions
+from insula.viewer.states import States
+from insula.viewer.window import Window, bounded_hints
+
+_ALL_FLAGS = Flag.FULLSCREEN | Flag.DEMANDS_ATTENTION | Flag.MINIMIZE
+
+
+class Windows:
+    """All windows of the qube. A message that gui.md calls fatal raises ProtocolError."""
+
+    def __init__(
+        self,
+        desktop: Desktop,
+        config: Config,
+        region: Region,
+        log: Log,
+        send: Callable[[ViewerMessage], None],
+    ) -> None:
+        self._desktop = desktop
+        self._config = config
+        self._region = region
+        self._log = log
+        self._suspicions = Suspicions(log)
+        self._send = send
+        self._cursors = Cursors(desktop)
+        self.states = States(desktop, allow_fullscreen=config.allow_fullscreen)
+        self._known: dict[int, Window] = {}
+        self._local: dict[int, Window] = {}
+        self._warned = False
+        self._handlers: dict[type, Callable[[Window, Any], None]] = {
+            Destroy: self._destroy,
+            Map: self._map,
+            Unmap: self._unmap,
+            Configure: self._configure,
+            ShmImage: self._damage,
+            WindowName: self._name,
+            WindowClass: self._class,
+            WindowHints: self._hints,
+            WindowFlags: self._flags,
+            WindowDump: self._dump,
+            Cursor: self._cursor,
+            Dock: self._dock,
+        }
+
+    def handle(self, message: AgentMessage) -> None:
+        """Apply one message.
+
+        Raises:
+            ProtocolError: it breaks the protocol, or is one suspicious message too many.
+        """
+        if isinstance(message, Create):
+            self._create(message)
+        elif isinstance(message, ClipboardData):
+            self._log.write("clipboard data that nobody asked for, dropped")
+        else:
+            window = self._known.get(message.window)
+            if window is None:
+                raise ProtocolError(f"{type(message).__name__} of unknown window {message.window}")
+            self._handlers[type(message)](window, message)
+
+    def local(self, window: int) -> Window | None:
+        """The window whose frame or content has this X id."""
+        return self._local.get(window)
+
+    def all(self) -> list[Window]:
+        """Every window."""
+        return list(self._known.values())
+
+    def _create(self, message: Create) -> None:
+        if message.window in self._known:
+            raise ProtocolError(f"window {message.window} created twice")
+        if len(self._known) >= self._config.windows_count_limit:
+            raise ProtocolError(f"more than {self._config.windows_count_limit} windows")
+        if message.width >= SIGN or message.height >= SIGN:
+            # Later messages would name a window that does not exist, so it gets the least size.
+            self._suspicions.note(f"window of {message.width:#x} x {message.height:#x} pixels")
+            message = message._replace(width=1, height=1)
+        rect = clamped(message.x, message.y, message.width, message.height)
+        override = self._granted_override(None, rect, bool(message.override_redirect))
+        if override:
+            rect = confined(rect, self._desktop.size, self._desktop.work)
+        window = Window(self._desktop, self._config, message.window, rect, override=override)
+        self._known[message.window] = window
+        self._local[window.frame] = self._local[window.content] = window
+        self._report_if_moved(window, message.x, message.y, message.width, message.height)
+
+    def _granted_override(self, window: Window | None, rect: Rect, wished: bool) -> bool:
+        """Section 6.5, with the area of all such windows together (6.10)."""
+        if window is not None and window.mapped:
+            return window.override
+        if not wished or not self._config.override_redirect_allowed:
+            return False
+        if not self._config.override_redirect_protection:
+            return True
+        others = sum(
+            one.rect.width * one.rect.height
+            for one in self._known.values()
+            if one.override and one.mapped and one is not window
+        )
+        if may_override(others + rect.width * rect.height, self._desktop.work):
+            return True
+        if not self._warned:
+            self._warned = True
+            self._log.write(
+                "a window that wanted to cover the screen without a frame was given one"
+            )
+        return False
+
+    def _report_if_moved(self, window: Window, x: int, y: int, width: int, height: int) -> None:
+        """Tell the qube of a correction that confinement made."""
+        if window.override and window.rect != (x, y, width, height):
+            self.send_geometry(window)
+
+    def send_geometry(self, window: Window) -> None:
+        """Send CONFIGURE, unless one is still to be acknowledged (section 5)."""
+        if not window.outstanding:
+            self._send(Configure(window.id, *window.rect, 0))
+            window.outstanding = window.id != 0
+
+    def _destroy(self, window: Window, _message: Destroy) -> None:
+        for other in self._known.values():
+            if other.transient_for == window.id:
+                other.transient_for = 0
+                other.set_transient_for(None)
+        del self._known[window.id]
+        del self._local[window.frame], self._local[window.content]
+        window.destroy()
+        self._send(Destroy(window.id))
+
+    def _map(self, window: Window, message: Map) -> None:
+        if window.mapped:
+            return
+        parent = self._known.get(message.transient_for)
+        if parent is None or parent is window:
+            window.transient_for = 0
+            window.set_transient_for(None)
+        else:
+            window.transient_for = parent.id
+            window.set_transient_for(parent.frame)
+        wished = bool(message.override_redirect)
+        window.set_override(self._granted_override(window, window.rect, wished))
+        if window.override:
+            self._confine(window)
+        window.write_hints()
+        window.show()
+        if window.override:
+            restack(self._desktop, window.frame, self._config.screensavers)
+
+    def _confine(self, window: Window) -> None:
+        rect = confined(window.rect, self._desktop.size, self._desktop.work)
+        if rect != window.rect:
+            window.place(rect)
+            self.send_geometry(window)
+
+    def _unmap(self, window: Window, _message: Unmap) -> None:
+        window.image = None
+        window.dirty = None
+        if window.mapped:
+            window.hide()
+
+    def _configure(self, window: Window, message: Configure) -> None:
+        """Section 5, CONFIGURE from the agent."""
+        if not 0 < message.width < SIGN or not 0 < message.height < SIGN:
+            self._suspicions.note(f"configure to {message.width:#x} x {message.height:#x} pixels")
+            return
+        rect = clamped(message.x, message.y, message.width, message.height)
+        if window.outstanding:
+            if rect == window.rect:
+                window.outstanding = False
+            else:
+                self._send(Configure(window.id, *window.rect, 0))
+            return
+        if rect == window.rect:
+            return
+        if window.override:
+            allowed = self._granted_override_mapped(window, rect)
+            if not allowed:
+                self._become_managed(window)
+            else:
+                rect = confined(rect, self._desktop.size, self._desktop.work)
+        window.place(rect)
+        self._report_if_moved(window, message.x, message.y, message.width, message.height)
+
+    def _granted_override_mapped(self, window: Window, rect: Rect) -> bool:
+        """Whether an override-redirect window may stay one at another size."""
+        mapped, window.mapped = window.mapped, False
+        try:
+            return self._granted_override(window, rect, wished=True)
+        finally:
+            window.mapped = mapped
+
+    def _become_managed(self, window: Window) -> None:
+        """Hand a window over to the window manager: unmapped, changed, mapped (QSB-072)."""
+        mapped = window.mapped
+        if mapped:
+            window.hide()
+        window.set_override(False)
+        if mapped:
+            window.show()
+
+    def _damage(self, window: Window, message: ShmImage) -> None:
+        if window.mapped and window.image is not None:
+            part = damage_in_source(*message[1:], window.image.bounds)
+            if part is not None:
+                window.add_dirty(part)
+
+    def _dump(self, window: Window, message: WindowDump) -> None:
+        window.image = self._region.image(message)
+        self._send(WindowDumpAck(window.id))
+
+    def _name(self, window: Window, message: WindowName) -> None:
+        window.set_title(shown_title(message.title, utf8=self._config.allow_utf8_titles))
+
+    def _class(self, window: Window, message: WindowClass) -> None:
+        if window.mapped:
+            self._log.write("class of a mapped window not changed")
+            return
+        name, kind = (
+            shown_class(part, self._config.name) for part in (message.res_name, message.res_class)
+        )
+        window.set_class(name, kind)
+
+    def _hints(self, window: Window, message: WindowHints) -> None:
+        window.hints = bounded_hints(message)
+        window.write_hints()
+
+    def _flags(self, window: Window, message: WindowFlags) -> None:
+        if message.flags_set & message.flags_unset:
+            self._suspicions.note(
+                f"flags {message.flags_set:#x} set and {message.flags_unset:#x} cleared at once"
+            )
+            return
+        wanted = Flag(message.flags_set & int(_ALL_FLAGS))
+        unwanted = Flag(message.flags_unset & int(_ALL_FLAGS & ~Flag.MINIMIZE))
+        self.states.wish(window, wanted, unwanted)
+
+    def _cursor(self, window: Window, message: Cursor) -> None:
+        glyph = message.cursor - CURSOR_GLYPH
+        if message.cursor != 0 and not (
+            message.cursor & CURSOR_GLYPH and CURSOR_GLYPH <= message.cursor < CURSOR_END
+        ):
+            self._suspicions.note(f"cursor {message.cursor:#x}")
+            return
+        window.set_cursor(self._cursors.get(glyph) if message.cursor else 0)
+
+    def _dock(self, _window: Window, _message: Dock) -> None:
+        self._log.write("tray icon not shown")
