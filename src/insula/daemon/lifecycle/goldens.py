@@ -66,7 +66,7 @@ class Basis:
             engine.snapshot_key(),
             self.shape.key(),
             f"{self.root.owner}/{self.root.name}:{self.root.size}",
-            *self.root.layers,
+            *self.root.state,
             f"{self.private_size}:{self.volatile_size}",
             *(str(path.resolve()) for path in (self.kernel.image, self.kernel.initrd)),
             self.kernel.options,

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -27,7 +27,6 @@ from insula.daemon.rpc.ports import PortPool
 from insula.daemon.storage.plan import Plan
 from insula.daemon.storage.volumes import Storage, close
 from insula.protocol.control import AgentState
-from insula.protocol.errors import ReportableError
 
 CLONE_TIMEOUT = 60.0  # seconds until the agent of a clone answers, on a busy host
 READOPT_TIMEOUT = 10.0
@@ -80,8 +79,9 @@ class RunningQube:
         """Let it go on, with the right time."""
         await self.machine.resume()
         self.paused = False
-        with suppress(ReportableError):
-            self.link.set_clock()
+        if not self.link.reached:
+            self.calls.resume((await self.link.connect(READOPT_TIMEOUT)).sessions)
+        self.link.set_clock()
 
     async def let_go(self) -> None:
         """Stop looking after it; it goes on."""
@@ -148,7 +148,7 @@ async def _launch(order: Order, engine: Engine, storage: Storage, place: Path) -
 
 
 async def take_over(
-    uuid: UUID, name: str, xid: int, started: float, engine: Engine, run: Path
+    uuid: UUID, name: str, *, xid: int, started: float, engine: Engine, run: Path
 ) -> RunningQube | None:
     """Find a qube that an earlier daemon started; None when it is gone.
 

@@ -126,7 +126,13 @@ class AgentLink:
         self.on_closed()
 
     @property
+    def reached(self) -> bool:
+        """Whether a session was ever opened; that of a paused qube waits for it to go on."""
+        return self._writer is not None
+
+    @property
     def open(self) -> bool:
+        """Whether the session is open."""
         return self._writer is not None and not self._closed.is_set()
 
     def send(self, encoded: bytes) -> None:

@@ -1,0 +1,7 @@
+"""python3 -m insula.keeper"""
+
+import sys
+
+from insula.keeper.main import main
+
+sys.exit(main())

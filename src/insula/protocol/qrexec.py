@@ -1,0 +1,202 @@
+"""qrexec's messages: control channel, daemon socket, agent socket and data channel.
+
+Source of the format: qrexec-wire.md sections 2, 3 and 7. Integers are little endian.
+"""
+
+import enum
+import re
+import struct
+from dataclasses import dataclass
+
+from insula.protocol.errors import ProtocolError
+from insula.protocol.frames import RawFrame, frame, take_raw_frame
+
+VERSION = 4
+LOWEST_VERSION = 2
+MAX_CHUNK_V2 = 4096
+MAX_CHUNK = 65_536
+MAX_SERVICE = 65_000  # bytes, with argument and the NUL
+MAX_COMMAND = 65_535  # bytes, with the eight of the parameters and the NUL
+EXIT_QREXEC_FAILED = 125
+EXIT_REFUSED = 126
+EXIT_NOT_FOUND = 127
+EXIT_LOST = 255
+
+
+class MessageType(enum.IntEnum):
+    """First header field. A number never gets a second meaning."""
+
+    DATA_STDIN = 0x190
+    DATA_STDOUT = 0x191
+    DATA_STDERR = 0x192
+    DATA_EXIT_CODE = 0x193
+    EXEC_CMDLINE = 0x200
+    JUST_EXEC = 0x201
+    SERVICE_CONNECT = 0x202
+    SERVICE_REFUSED = 0x203
+    TRIGGER_SERVICE = 0x210
+    CONNECTION_TERMINATED = 0x211
+    TRIGGER_SERVICE3 = 0x212
+    TRIGGER_SERVICE4 = 0x213
+    HELLO = 0x300
+
+
+_DATA_TYPES = frozenset(
+    (
+        MessageType.DATA_STDIN,
+        MessageType.DATA_STDOUT,
+        MessageType.DATA_STDERR,
+        MessageType.DATA_EXIT_CODE,
+    )
+)
+_PARAMETERS = struct.Struct("<II")
+_VERSION = struct.Struct("<I")
+_EXIT_CODE = struct.Struct("<i")
+_TRIGGER4 = struct.Struct("<64s64s32s")
+_REQUEST_ID = struct.Struct("32s")
+
+
+@dataclass(frozen=True, slots=True)
+class ExecParameters:
+    """The other end's domain number, the data port (0: allocate one), and a text or none."""
+
+    domain: int
+    port: int
+    text: str | None = None
+
+    def encode(self) -> bytes:
+        """The body; the text ends in a NUL."""
+        body = _PARAMETERS.pack(self.domain, self.port)
+        if self.text is None:
+            return body
+        text = self.text.encode("utf-8", "surrogateescape")
+        if b"\0" in text:
+            raise ProtocolError("a command has no NUL")
+        body += text + b"\0"
+        if len(body) > MAX_COMMAND:
+            raise ProtocolError(f"a command of {len(text)} bytes is too long")
+        return body
+
+    @classmethod
+    def decode(cls, body: bytes) -> "ExecParameters":
+        """Read a body; the last byte of a text is taken as its NUL, as the agent does."""
+        if len(body) < _PARAMETERS.size:
+            raise ProtocolError(f"exec parameters of {len(body)} bytes")
+        domain, port = _PARAMETERS.unpack_from(body)
+        text = body[_PARAMETERS.size :]
+        if not text:
+            return cls(domain, port)
+        return cls(domain, port, text[:-1].partition(b"\0")[0].decode("utf-8", "surrogateescape"))
+
+
+def hello(version: int = VERSION) -> bytes:
+    """A HELLO message."""
+    return frame(MessageType.HELLO, _VERSION.pack(version))
+
+
+def session_version(raw: RawFrame, own: int = VERSION) -> int:
+    """The version both ends speak, from the peer's HELLO.
+
+    Raises:
+        ProtocolError: it is no HELLO, or names a version that is too old.
+    """
+    if raw.type != MessageType.HELLO or len(raw.body) != _VERSION.size:
+        raise ProtocolError("no HELLO")
+    (peers,) = _VERSION.unpack(raw.body)
+    version = min(int(peers), own)
+    if version < LOWEST_VERSION:
+        raise ProtocolError(f"version {version} is too old")
+    return version
+
+
+def chunk_limit(version: int) -> int:
+    """The largest body of a data message in a session."""
+    return MAX_CHUNK if version > LOWEST_VERSION else MAX_CHUNK_V2
+
+
+def take_data(received: bytearray, limit: int) -> tuple[MessageType, bytes] | None:
+    """Remove the first whole message of a data channel; None while bytes are missing.
+
+    Raises:
+        ProtocolError: its body is over the limit, or its type is none of a data channel.
+    """
+    raw = take_raw_frame(received, limit)
+    if raw is None:
+        return None
+    if raw.type not in _DATA_TYPES:
+        raise ProtocolError(f"unknown type {raw.type:#x} on a data channel")
+    return MessageType(raw.type), raw.body
+
+
+def exit_code(code: int) -> bytes:
+    """A DATA_EXIT_CODE message."""
+    return frame(MessageType.DATA_EXIT_CODE, _EXIT_CODE.pack(code))
+
+
+def read_exit_code(body: bytes) -> int:
+    """The code of a DATA_EXIT_CODE body; a short one counts as lost, a long one is cut."""
+    if len(body) < _EXIT_CODE.size:
+        return EXIT_LOST
+    code: int = _EXIT_CODE.unpack_from(body)[0]
+    return code
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A call that a qube asks for (TRIGGER_SERVICE4); source is empty for an ordinary call."""
+
+    target: str
+    request_id: bytes
+    service: str
+    source: str = ""
+
+    def encode(self) -> bytes:
+        """The whole message."""
+        head = _TRIGGER4.pack(
+            self.source.encode("ascii")[:63], self.target.encode("ascii")[:63], self.request_id
+        )
+        return frame(MessageType.TRIGGER_SERVICE4, head + self.service.encode("ascii") + b"\0")
+
+    @classmethod
+    def decode(cls, untrusted: bytes) -> "Trigger":
+        """Read and sanitise a qube's message (section 10.1, steps 2 to 7).
+
+        Raises:
+            ProtocolError: a length, the request id or the service is not acceptable.
+        """
+        if not _TRIGGER4.size < len(untrusted) <= _TRIGGER4.size + MAX_SERVICE:
+            raise ProtocolError(f"trigger of {len(untrusted)} bytes")
+        untrusted_source, untrusted_target, untrusted_id = _TRIGGER4.unpack_from(untrusted)
+        service = untrusted[_TRIGGER4.size :]
+        if not service.endswith(b"\0") or b"\0" in service[:-1]:
+            raise ProtocolError("a service's name ends in its only NUL")
+        service = service[:-1]
+        if not service or service.startswith(b"+"):
+            raise ProtocolError("a service has a name")
+        return cls(
+            target=sanitise_target(untrusted_target),
+            request_id=check_request_id(untrusted_id),
+            service=_SERVICE_BAD.sub(b"_", service).decode("ascii"),
+            source=sanitise_target(untrusted_source),
+        )
+
+
+_SERVICE_BAD = re.compile(rb"[^A-Za-z0-9_.+-]")
+_TARGET_BAD = re.compile(rb"[^A-Za-z0-9_.@:-]")
+_REQUEST_ID_GOOD = re.compile(rb"[A-Za-z0-9_. -]*\x00+")
+
+
+def sanitise_target(untrusted: bytes) -> str:
+    """A source or target field: cut at its NUL, other bytes replaced."""
+    return _TARGET_BAD.sub(b"_", untrusted[:-1].partition(b"\0")[0]).decode("ascii")
+
+
+def check_request_id(untrusted: bytes) -> bytes:
+    """A request id as it came.
+
+    Raises:
+        ProtocolError: it has other bytes than the format allows.
+    """
+    if len(untrusted) != _REQUEST_ID.size or _REQUEST_ID_GOOD.fullmatch(untrusted) is None:
+        raise ProtocolError("no request id")
+    return untrusted
