@@ -18,12 +18,9 @@ class SessionScanner:
 
     def feed(self, received: bytes) -> tuple[bytes | None, bytes]:
         """The nonce of a session that began in these bytes, or None; and what belongs to it."""
-        seen = self._tail + received
-        at = seen.rfind(WINDOW_PREFIX, 0, max(0, len(seen) - NONCE_SIZE))
-        if at < 0:
-            self._tail = seen[-(_MARKER_SIZE - 1) :]
-            return None, received
-        begin = at + len(WINDOW_PREFIX)
-        nonce, rest = seen[begin : begin + NONCE_SIZE], seen[begin + NONCE_SIZE :]
+        rest, nonce = self._tail + received, None
+        while 0 <= (at := rest.find(WINDOW_PREFIX)) <= len(rest) - _MARKER_SIZE:
+            begin = at + len(WINDOW_PREFIX)
+            nonce, rest = rest[begin : at + _MARKER_SIZE], rest[at + _MARKER_SIZE :]
         self._tail = rest[-(_MARKER_SIZE - 1) :]
-        return nonce, rest
+        return nonce, received if nonce is None else rest
