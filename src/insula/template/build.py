@@ -115,7 +115,8 @@ def _make(recipe: Recipe, work: Path, lock: int, progress: Progress) -> None:
         shutil.copyfile(newest, out / name)
     progress("file system", None)
     raw = work / "root.raw"
-    run(as_root([*_file_system_command(), "-d", str(root), str(raw), str(recipe.size >> 10)]))
+    source_image_size = ["-d", str(root), str(raw), str(recipe.size >> 10)]
+    run(as_root([*_file_system_command(), *source_image_size]), keep=(lock,))
     _remove(root)
     progress("image", None)
     formats = ["-f", "raw", "-O", "qcow2"]

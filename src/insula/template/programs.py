@@ -77,7 +77,8 @@ def run(
         except BaseException:
             process.kill()
             raise
-    if process.returncode == 127 or (process.returncode and "failed to execute" in "".join(last)):
+    output = "\n".join(last)
+    if process.returncode == 127 and f"failed to execute {program}:" in output:
         raise ProgramMissingError(program)
     if process.returncode:
-        raise ProgramFailedError(program, process.returncode, "\n".join(last))
+        raise ProgramFailedError(program, process.returncode, output)
