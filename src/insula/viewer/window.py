@@ -266,7 +266,7 @@ class Window:
         self.mapped = False
         self._desktop.core.UnmapWindow(self.frame)
         if not self.override:
-            event = struct.pack("=BxHIIB3x12x", 18, 0, self._desktop.root, self.frame, 0)
+            event = struct.pack("=BxHIIB19x", 18, 0, self._desktop.root, self.frame, 0)
             mask = _X.EventMask.SubstructureRedirect | _X.EventMask.SubstructureNotify
             self._desktop.core.SendEvent(False, self._desktop.root, mask, event)
 
