@@ -1,0 +1,30 @@
+"""python3 -m insula.guest: the agent of the qube it runs in.
+
+INSULA_PORTS_DIR: a directory in which to listen for sockets that stand for a qube's ports.
+INSULA_NO_SYSTEM: be a mere process; seed, mount and set up nothing.
+"""
+
+import os
+from pathlib import Path
+
+from insula.guest.agent import CONTROL_PORT, DATA_PORT, Agent, Ports
+from insula.guest.loop import Loop
+from insula.guest.ports import SocketPorts, VirtioPorts
+
+FIRST_DATA_PORT, LAST_DATA_PORT = 3, 30
+
+
+def main() -> None:
+    """Serve until the qube ends."""
+    loop = Loop()
+    ports: Ports
+    if directory := os.environ.get("INSULA_PORTS_DIR"):
+        names = [DATA_PORT.format(n) for n in range(FIRST_DATA_PORT, LAST_DATA_PORT + 1)]
+        ports = SocketPorts(loop, Path(directory), [*names, CONTROL_PORT])
+    else:
+        ports = VirtioPorts(loop)
+    Agent(loop, ports, system="INSULA_NO_SYSTEM" not in os.environ)
+    loop.run()
+
+
+main()

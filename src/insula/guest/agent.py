@@ -1,0 +1,184 @@
+"""The agent: its session with the daemon, its qube's start, its calls."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from typing import Protocol
+
+from insula.guest import freeze, identity, seed
+from insula.guest.call import Call
+from insula.guest.loop import Loop
+from insula.guest.ports import Port
+from insula.guest.programs import NotStartedError, resolve
+from insula.guest.services import SEARCH
+from insula.protocol import control
+from insula.protocol.command import parse_command
+from insula.protocol.control import AgentHello, AgentState, Attach, ControlType, Session, Status
+from insula.protocol.errors import ProtocolError
+from insula.protocol.frames import RawFrame, frame, take_raw_frame
+from insula.protocol.qrexec import (
+    EXIT_QREXEC_FAILED,
+    ExecParameters,
+    MessageType,
+    hello,
+)
+from insula.protocol.resync import CONTROL_PREFIX, PrefixScanner
+
+CONTROL_PORT = "org.insula.control"
+DATA_PORT = "org.insula.data.{}"
+
+
+class Ports(Protocol):
+    """Where ports come from."""
+
+    def open(self, name: str) -> Port: ...
+
+    def done(self, port: Port) -> None: ...
+
+
+class Agent:
+    """One qube's agent. system: whether it may set up the qube it runs in, or is a mere process."""
+
+    def __init__(self, loop: Loop, ports: Ports, *, system: bool) -> None:
+        self._loop = loop
+        self._ports = ports
+        self._system = system
+        self._state = AgentState.WAITING
+        self._qubesdb: dict[str, str] = {}
+        self._scanner = PrefixScanner(CONTROL_PREFIX)
+        self._received = bytearray()
+        self._in_session = False
+        self._attached: dict[tuple[int, int], Attach] = {}
+        self._calls: dict[tuple[int, int], tuple[int, Port]] = {}
+        self._search = os.environ.get("QREXEC_SERVICE_PATH", SEARCH)
+        self._control = ports.open(CONTROL_PORT)
+        self._control.on_data = self._take
+        self._control.on_closed = self._closed
+        self._operations: dict[int, Callable[[bytes], None]] = {
+            ControlType.SEED: self._take_seed,
+            ControlType.IDENTITY: self._take_identity,
+            ControlType.CLOCK: self._take_clock,
+            ControlType.ATTACH: self._take_attach,
+            ControlType.PARK: lambda _body: self._park(),
+            ControlType.SHUTDOWN: lambda _body: self._shut_down(),
+            MessageType.EXEC_CMDLINE: lambda body: self._exec(body, quiet=False),
+            MessageType.JUST_EXEC: lambda body: self._exec(body, quiet=True),
+            MessageType.HELLO: lambda _body: None,
+        }
+
+    def _closed(self) -> None:
+        self._in_session = False
+        self._scanner.reset()
+        self._received.clear()
+        self._control.forget_queued()
+
+    def _take(self, data: bytes) -> None:
+        for item in self._scanner.feed(data):
+            if isinstance(item, tuple):
+                self._begin(item[0])
+            elif self._in_session:
+                self._received += item
+        try:
+            while (raw := take_raw_frame(self._received, control.MAX_FROM_HOST)) is not None:
+                self._serve(raw)
+        except ProtocolError as error:
+            print(f"control port: {error}", flush=True)
+            self._closed()
+
+    def _begin(self, nonce: bytes) -> None:
+        self._received.clear()
+        self._control.forget_queued()
+        self._in_session = True
+        sessions = tuple(
+            Session(domain, port, index) for (domain, port), (index, _) in self._calls.items()
+        )
+        self._send(
+            CONTROL_PREFIX
+            + nonce
+            + AgentHello(control.VERSION, self._state, sessions).encode()
+            + hello()
+        )
+
+    def _send(self, encoded: bytes) -> None:
+        self._control.write(encoded)
+
+    def _serve(self, raw: RawFrame) -> None:
+        operation = self._operations.get(raw.type)
+        if operation is None:
+            raise ProtocolError(f"unknown message {raw.type:#x}")
+        operation(raw.body)
+
+    def _take_seed(self, body: bytes) -> None:
+        others = 0
+        if self._system:
+            parked = self._state is AgentState.PARKED
+            others = freeze.free_to_run() if parked else 0
+            seed.take_seed(control.Seed.decode(body))
+            if parked:
+                freeze.thaw()
+        self._send(control.Seeded(others).encode())
+
+    def _take_identity(self, body: bytes) -> None:
+        self._qubesdb = control.Identity.decode(body).qubesdb
+        self._state = AgentState.STARTING
+        status = Status(0)
+        if self._system:
+            try:
+                identity.wait_until_booted()
+                for line in identity.become(self._qubesdb):
+                    print(line, flush=True)
+            except Exception as error:
+                status = Status(1, f"{type(error).__name__}: {error}")
+        self._state = AgentState.FAILED if status.code else AgentState.READY
+        self._send(status.encode(ControlType.READY))
+
+    def _take_clock(self, body: bytes) -> None:
+        if self._system:
+            seed.set_clock(control.Clock.decode(body).clock)
+
+    def _take_attach(self, body: bytes) -> None:
+        attach = Attach.decode(body)
+        self._attached[attach.domain, attach.port] = attach
+
+    def _park(self) -> None:
+        status = Status(0)
+        if self._system:
+            try:
+                identity.wait_until_booted()
+                freeze.freeze()
+                freeze.settle()
+            except (OSError, TimeoutError) as error:
+                status = Status(1, str(error))
+        self._state = AgentState.PARKED
+        self._send(status.encode(ControlType.PARKED))
+
+    def _shut_down(self) -> None:
+        if self._system:
+            subprocess.Popen(["/bin/systemctl", "poweroff"], stdin=subprocess.DEVNULL)
+        else:
+            self._loop.running = False
+
+    def _exec(self, body: bytes, *, quiet: bool) -> None:
+        parameters = ExecParameters.decode(body)
+        key = (parameters.domain, parameters.port)
+        attach = self._attached.pop(key, None)
+        if attach is None:
+            raise ProtocolError("a command without its data port")
+        port = self._ports.open(DATA_PORT.format(attach.index))
+        self._calls[key] = (attach.index, port)
+        call = Call(self._loop, port, attach.nonce, lambda: self._over(key), quiet=quiet)
+        try:
+            command = parse_command(parameters.text or "")
+            default_user = self._qubesdb.get("/default-user", "user")
+            call.start(resolve(command, default_user, self._search))
+        except NotStartedError as error:
+            call.fail(error.code)
+        except (ProtocolError, OSError, ValueError) as error:
+            print(f"call: {error}", flush=True)
+            call.fail(EXIT_QREXEC_FAILED)
+
+    def _over(self, key: tuple[int, int]) -> None:
+        found = self._calls.pop(key, None)
+        if found is not None:
+            self._ports.done(found[1])
+            self._send(frame(MessageType.CONNECTION_TERMINATED, ExecParameters(*key).encode()))

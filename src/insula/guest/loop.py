@@ -1,0 +1,63 @@
+"""The agent's event loop: one thread, which nothing wakes for nothing."""
+
+import os
+import select
+from collections.abc import Callable
+from contextlib import suppress
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+HANGUP = select.EPOLLHUP | select.EPOLLERR
+EDGE = select.EPOLLET
+
+
+class Loop:
+    """Calls back for descriptors; a callback may register and drop any descriptor."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._soon: list[Callable[[], None]] = []
+        self.running = True
+
+    def add(self, descriptor: int, events: int, callback: Callable[[int], None]) -> None:
+        """Call back with the events seen on a descriptor."""
+        self._callbacks[descriptor] = callback
+        self._epoll.register(descriptor, events)
+
+    def change(self, descriptor: int, events: int) -> None:
+        """Wait for other events."""
+        self._epoll.modify(descriptor, events)
+
+    def drop(self, descriptor: int) -> None:
+        """Forget a descriptor, before it is closed."""
+        if self._callbacks.pop(descriptor, None) is not None:
+            with suppress(OSError):
+                self._epoll.unregister(descriptor)
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call back once the present events are dealt with."""
+        self._soon.append(callback)
+
+    def on_exit(self, pid: int, callback: Callable[[int], None]) -> None:
+        """Call back with the wait status of a child."""
+        pidfd = os.pidfd_open(pid)
+
+        def over(_events: int) -> None:
+            self.drop(pidfd)
+            os.close(pidfd)
+            _, status = os.waitpid(pid, 0)
+            callback(status)
+
+        self.add(pidfd, READ, over)
+
+    def run(self) -> None:
+        """Serve until running is made false."""
+        while self.running:
+            for descriptor, events in self._epoll.poll(0 if self._soon else -1):
+                callback = self._callbacks.get(descriptor)
+                if callback is not None:
+                    callback(events)
+            soon, self._soon = self._soon, []
+            for waiting in soon:
+                waiting()

@@ -1,0 +1,183 @@
+"""Ports to the host: virtio-serial in a qube, Unix sockets where the agent runs as a process.
+
+A port's other side comes and goes. Reads are edge triggered until they would block; a port whose
+other side is closed reads as ended, and costs nothing until it is opened again.
+"""
+
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from insula.guest.loop import EDGE, HANGUP, READ, WRITE, Loop
+
+VIRTIO_WRITE = 32_768  # bytes; a port takes no more at once
+MAX_QUEUED = 262_144  # bytes after which a writer should wait
+_READ_SIZE = 65_536
+
+
+class Port:
+    """A byte channel to the host. Callbacks: on_data, on_closed, on_drained."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._descriptor = -1
+        self._queue: deque[memoryview] = deque()
+        self._queued = 0
+        self._reading = True
+        self.on_data: Callable[[bytes], None] = lambda _data: None
+        self.on_closed: Callable[[], None] = lambda: None
+        self.on_drained: Callable[[], None] = lambda: None
+
+    def use(self, descriptor: int) -> None:
+        """Serve a non-blocking descriptor."""
+        self._descriptor = descriptor
+        self._loop.add(descriptor, READ | WRITE | HANGUP | EDGE, self._ready)
+        self._loop.soon(self._read)
+
+    @property
+    def full(self) -> bool:
+        """Whether a writer should wait for on_drained."""
+        return self._queued >= MAX_QUEUED
+
+    @property
+    def empty(self) -> bool:
+        """Whether all that was written has been taken by the port."""
+        return self._queued == 0
+
+    def write(self, data: bytes) -> None:
+        """Send data, now or when there is room."""
+        if self._descriptor < 0:
+            return
+        self._queue.append(memoryview(data))
+        self._queued += len(data)
+        self._flush()
+
+    def forget_queued(self) -> None:
+        """Drop what was not sent: its reader is gone."""
+        self._queue.clear()
+        self._queued = 0
+
+    def pause(self) -> None:
+        """Stop reading, so that the other side has to wait."""
+        self._reading = False
+
+    def resume(self) -> None:
+        """Read again."""
+        if not self._reading:
+            self._reading = True
+            self._loop.soon(self._read)
+
+    def close(self) -> None:
+        """Close it; nothing is called back any more."""
+        if self._descriptor >= 0:
+            self._loop.drop(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self.forget_queued()
+
+    def _ready(self, events: int) -> None:
+        if events & WRITE:
+            self._flush()
+        if events & (READ | HANGUP):
+            self._read()
+
+    def _read(self) -> None:
+        while self._descriptor >= 0 and self._reading:
+            try:
+                data = os.read(self._descriptor, _READ_SIZE)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._ended()
+                return
+            self.on_data(data)
+
+    def _ended(self) -> None:
+        self.on_closed()
+
+    def _flush(self) -> None:
+        was_full = self.full
+        while self._queue:
+            head = self._queue[0]
+            try:
+                sent = os.write(self._descriptor, head[:VIRTIO_WRITE])
+            except BlockingIOError:
+                break
+            except OSError:
+                self.forget_queued()
+                self.on_closed()
+                return
+            self._queued -= sent
+            if sent == len(head):
+                self._queue.popleft()
+            else:
+                self._queue[0] = head[sent:]
+        if (was_full and not self.full) or not self._queue:
+            self.on_drained()
+
+
+class ListeningPort(Port):
+    """A port that is a listening socket's newest connection."""
+
+    def __init__(self, loop: Loop, path: Path) -> None:
+        super().__init__(loop)
+        path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.setblocking(False)
+        self._listener.bind(str(path))
+        self._listener.listen(2)
+        loop.add(self._listener.fileno(), READ, lambda _events: self._accept())
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            connection, _ = self._listener.accept()
+            connection.setblocking(False)
+            self.close()
+            self.use(connection.detach())
+
+    def _ended(self) -> None:
+        super().close()
+        self.on_closed()
+
+
+class VirtioPorts:
+    """The ports of a qube, as the kernel has them."""
+
+    def __init__(self, loop: Loop, directory: Path = Path("/sys/class/virtio-ports")) -> None:
+        self._loop = loop
+        self._paths = {
+            (entry / "name").read_text().strip(): Path("/dev", entry.name)
+            for entry in directory.iterdir()
+        }
+
+    def open(self, name: str) -> Port:
+        """Open a port anew; what an earlier session left in it is gone from our side."""
+        port = Port(self._loop)
+        port.use(os.open(self._paths[name], os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+        return port
+
+    def done(self, port: Port) -> None:
+        """End the use of a data port."""
+        port.close()
+
+
+class SocketPorts:
+    """Ports as listening sockets in a directory, for tests and the in-memory engine."""
+
+    def __init__(self, loop: Loop, directory: Path, names: list[str]) -> None:
+        self._ports = {name: ListeningPort(loop, directory / name) for name in names}
+
+    def open(self, name: str) -> Port:
+        """The port of that name, connected or not."""
+        port = self._ports[name]
+        port.resume()
+        return port
+
+    def done(self, port: Port) -> None:
+        """End the connection; the port goes on listening."""
+        port.close()

@@ -1,0 +1,138 @@
+"""The private volume: checked, made where it is blank, mounted at /rw, set up (in-qube.md 2.3)."""
+
+import os
+import pwd
+import shutil
+import struct
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from insula.guest.mounts import MS_NODEV, MS_NOSUID, bind, mount
+
+DEVICE = "/dev/vdb"
+_EXT_MAGIC_AT = 1080
+_EXT_MAGIC = b"\x53\xef"
+_EXT_STATE_AT = 1082
+_EXT_BLOCKS_AT = 1028
+_EXT_BLOCK_SIZE_AT = 1048
+_CLEAN = 1
+_ZEROES = 10 * 1024 * 1024  # bytes at the beginning that must be zero in a blank volume
+_PROGRAM_TIMEOUT = 300
+_SCRIPTS = (
+    ("rc.local", 0o755, "#!/bin/sh\n# Runs as root once the qube is set up.\n"),
+    ("qubes-firewall-user-script", 0o755, "#!/bin/sh\n# Runs when the firewall starts.\n"),
+    ("suspend-module-blacklist", 0o644, "# Modules to unload before the host sleeps.\n"),
+)
+
+
+class PrivateVolumeError(Exception):
+    """The private volume cannot be used."""
+
+
+def set_up(*, journal: bool) -> None:
+    """Mount /rw and what is shown from it.
+
+    Raises:
+        PrivateVolumeError: it holds something that is no ext4 file system, or is damaged.
+        OSError: the kernel refused a mount.
+    """
+    head = _read_head()
+    if head[_EXT_MAGIC_AT : _EXT_MAGIC_AT + 2] != _EXT_MAGIC:
+        if not _is_blank():
+            raise PrivateVolumeError(f"{DEVICE} holds no ext4 file system and is not blank")
+        _make(journal=journal)
+        head = _read_head()
+    elif not struct.unpack_from("<H", head, _EXT_STATE_AT)[0] & _CLEAN:
+        _run("fsck.ext4", "-p", DEVICE, accepted=(0, 1))
+    mount(DEVICE, "/rw", "ext4", MS_NOSUID | MS_NODEV, "discard")
+    if _has_grown(head):
+        _run("resize2fs", DEVICE)
+    _initialise(Path("/rw"))
+    bind("/rw/home", "/home", MS_NOSUID | MS_NODEV)
+    bind("/rw/usrlocal", "/usr/local")
+
+
+def _read_head() -> bytes:
+    with open(DEVICE, "rb", buffering=0) as device:  # noqa: PTH123 - pathlib is slow here
+        return device.read(4096)
+
+
+def _is_blank() -> bool:
+    with Path(DEVICE).open("rb", buffering=0) as device:
+        left = _ZEROES
+        while left and (data := device.read(min(left, 1 << 20))):
+            if data.strip(b"\0"):
+                return False
+            left -= len(data)
+    done = subprocess.run(["/sbin/blkid", "-p", DEVICE], capture_output=True, check=False)
+    return not done.stdout
+
+
+def _make(*, journal: bool) -> None:
+    words = ["-q", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"]
+    if not journal:
+        words += ["-O", "^has_journal"]
+    _run("mkfs.ext4", *words, DEVICE)
+
+
+def _has_grown(head: bytes) -> bool:
+    """Whether the volume is larger than its file system, by more than a block group may leave."""
+    (blocks,) = struct.unpack_from("<I", head, _EXT_BLOCKS_AT)
+    (scale,) = struct.unpack_from("<I", head, _EXT_BLOCK_SIZE_AT)
+    sectors = int(Path("/sys/class/block", Path(DEVICE).name, "size").read_text())
+    unused: int = sectors * 512 - blocks * (1024 << scale)
+    return unused > 1024 * 1024
+
+
+def _run(program: str, *words: str, accepted: tuple[int, ...] = (0,)) -> None:
+    done = subprocess.run(
+        [f"/sbin/{program}", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_PROGRAM_TIMEOUT,
+        check=False,
+    )
+    if done.returncode not in accepted:
+        said = done.stderr.decode(errors="replace").strip()
+        raise PrivateVolumeError(f"{program} ended with {done.returncode}: {said}")
+
+
+def _initialise(root: Path) -> None:
+    if not (config := root / "config").exists():
+        config.mkdir()
+        for name, mode, text in _SCRIPTS:
+            (config / name).write_text(text)
+            (config / name).chmod(mode)
+    if not (local := root / "usrlocal").exists():
+        original = Path("/usr/local.orig")
+        if original.exists():
+            shutil.copytree(original, local, symlinks=True)
+        else:
+            local.mkdir()
+    (root / "home").mkdir(exist_ok=True)
+    for account in pwd.getpwall():
+        if account.pw_dir.startswith("/home/"):
+            _home(root / account.pw_dir.lstrip("/"), account)
+
+
+def _home(home: Path, account: pwd.struct_passwd) -> None:
+    try:
+        owner = home.stat()
+    except FileNotFoundError:
+        shutil.copytree("/etc/skel", home, symlinks=True)
+        _own(home, account, None)
+        home.chmod(0o700)
+        return
+    if owner.st_uid != account.pw_uid or owner.st_gid != account.pw_gid:
+        _own(home, account, owner.st_uid)
+
+
+def _own(root: Path, account: pwd.struct_passwd, former: int | None) -> None:
+    """Give a tree to an account: all of it, or what its former uid had."""
+    for folder, folders, names in os.walk(root):
+        for name in ("", *folders, *names):
+            entry = Path(folder, name) if name else Path(folder)
+            with suppress(FileNotFoundError):
+                if former is None or entry.lstat().st_uid == former:
+                    os.lchown(entry, account.pw_uid, account.pw_gid)

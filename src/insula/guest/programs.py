@@ -1,0 +1,120 @@
+"""From a command to a program that can be started: words, environment, user."""
+
+import os
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+
+from insula.guest.services import AGENT_VOLUME, BrokenServiceError, find_service
+from insula.protocol.command import Command, ServiceCall, decode_vmexec
+from insula.protocol.errors import ProtocolError
+from insula.protocol.qrexec import EXIT_NOT_FOUND, EXIT_QREXEC_FAILED
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_EXEC_SERVICES = ("qubes.VMExec", "qubes.VMExecGUI", "qubes.VMRootExec")
+_ROOT_SERVICES = ("qubes.VMRootShell", "qubes.VMRootExec")
+_DISPLAY_SOCKET = "/tmp/.X11-unix/X0"
+
+
+class NotStartedError(Exception):
+    """A command cannot be started; code is its exit code."""
+
+    def __init__(self, code: int, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to run: argv and the file behind it, as whom, with which environment."""
+
+    argv: list[bytes]
+    executable: bytes
+    user: pwd.struct_passwd
+    environment: dict[str, str]
+
+
+def resolve(command: Command, default_user: str, search: str) -> Program:
+    """Find out what a command runs.
+
+    Raises:
+        NotStartedError: no such user or service, or a service that cannot be run.
+    """
+    service = command.service
+    name = default_user if command.user == "DEFAULT" else command.user
+    if service is not None and service.name in _ROOT_SERVICES:
+        name = "root"
+    user = _user(name)
+    environment = _environment(user)
+    if service is None:
+        shell = user.pw_shell or "/bin/sh"
+        argv = [b"-" + os.fsencode(Path(shell).name), b"-c", os.fsencode(command.shell or "")]
+        return Program(argv, os.fsencode(shell), user, environment)
+    environment |= _service_environment(service)
+    try:
+        found = find_service(service, search)
+    except BrokenServiceError as error:
+        raise NotStartedError(EXIT_QREXEC_FAILED, str(error)) from error
+    if found is None:
+        raise NotStartedError(EXIT_NOT_FOUND, f"no service {service.name}")
+    if found.kind != "program":
+        raise NotStartedError(EXIT_QREXEC_FAILED, f"{found.kind} services are not served")
+    if service.name in _EXEC_SERVICES and found.path.startswith(AGENT_VOLUME):
+        return _exec_directly(service, user, environment)
+    argv = [os.fsencode(found.path)]
+    if service.argument:
+        argv.append(os.fsencode(service.argument))
+    # Through a login shell, so that the user's profile applies.
+    words = [b"-sh", b"-c", b'exec "$0" "$@"', *argv]
+    return Program(words, b"/bin/sh", user, environment)
+
+
+def _exec_directly(
+    service: ServiceCall, user: pwd.struct_passwd, environment: dict[str, str]
+) -> Program:
+    """VMExec as this package ships it: no program in between."""
+    try:
+        argv = decode_vmexec(service.argument or "")
+    except ProtocolError as error:
+        raise NotStartedError(1, str(error)) from error
+    for directory in (b"",) if b"/" in argv[0] else os.fsencode(_PATH).split(b":"):
+        path = directory + b"/" + argv[0] if directory else argv[0]
+        if os.access(path, os.X_OK):
+            return Program(argv, path, user, environment)
+    raise NotStartedError(EXIT_NOT_FOUND, f"no program {argv[0]!r}")
+
+
+def _user(name: str) -> pwd.struct_passwd:
+    try:
+        user = pwd.getpwnam(name)
+    except (KeyError, ValueError):
+        raise NotStartedError(EXIT_QREXEC_FAILED, f"no user {name!r}") from None
+    if os.geteuid() != 0 and user.pw_uid != os.geteuid():
+        raise NotStartedError(EXIT_QREXEC_FAILED, f"an agent of another user cannot run as {name}")
+    return user
+
+
+def _environment(user: pwd.struct_passwd) -> dict[str, str]:
+    environment = {
+        "HOME": user.pw_dir,
+        "SHELL": user.pw_shell or "/bin/sh",
+        "USER": user.pw_name,
+        "LOGNAME": user.pw_name,
+        "PATH": _PATH,
+        "LANG": "C.UTF-8",
+    }
+    if os.path.exists(_DISPLAY_SOCKET):  # noqa: PTH110 - on every call's path
+        environment["DISPLAY"] = ":0"
+    return environment
+
+
+def _service_environment(service: ServiceCall) -> dict[str, str]:
+    environment = {
+        "QREXEC_REMOTE_DOMAIN": service.source,
+        "QREXEC_SERVICE_FULL_NAME": service.full_name,
+        "QREXEC_REQUESTED_TARGET_TYPE": "",
+        "QREXEC_AGENT_PID": str(os.getpid()),
+    }
+    if service.argument is not None:
+        environment["QREXEC_SERVICE_ARGUMENT"] = service.argument
+    return environment
