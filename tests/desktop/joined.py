@@ -146,15 +146,16 @@ class XServer:
         reply = self.core.GetWindowAttributes(window).reply()
         return bool(reply.map_state == xcffib.xproto.MapState.Viewable)
 
-    def _descendants(self, window: int) -> Iterator[int]:
+    def descendants(self, window: int) -> Iterator[int]:
+        """All windows below one."""
         for child in self.core.QueryTree(window).reply().children:
             yield child
-            yield from self._descendants(child)
+            yield from self.descendants(child)
 
     def framed(self, title: str) -> TopLevel | None:
         """The visible window of a viewer whose title contains title."""
         with suppress(xcffib.XcffibException):
-            for window in self._descendants(self.root):
+            for window in self.descendants(self.root):
                 if not self.property(window, "_QUBES_VMNAME") or not self.viewable(window):
                     continue
                 name = self.property(window, "_NET_WM_NAME").decode()

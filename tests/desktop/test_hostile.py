@@ -1,0 +1,270 @@
+"""A viewer whose qube does all it can: nothing shows outside frames, and nothing breaks it."""
+
+import contextlib
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from insula.protocol.gui.geometry import Rect
+from insula.protocol.gui.handshake import ANSWER_SIZE, agent_opening
+from insula.protocol.gui.messages import (
+    FIXED,
+    HEADER,
+    AgentMessage,
+    Configure,
+    Create,
+    Cursor,
+    Destroy,
+    Dock,
+    Map,
+    ShmImage,
+    Unmap,
+    WindowClass,
+    WindowDump,
+    WindowFlags,
+    WindowHints,
+    WindowName,
+    encode,
+)
+from insula.protocol.gui.stream import take_from_viewer
+from insula.protocol.resync import MARKER_SIZE
+from tests.desktop.joined import BLUE, TIMEOUT, XServer, fill, make_region, viewer_on, wait_for
+
+RED = 0xFF0001
+LAST = 0xFFFF_FFF0
+NUMBERS = (0, 1, 2, 3, 4, 5, 8, 50, 300, 1279, 1280, 6144, 16384, 16385, 32767, 32768, 65535, 2**31)
+
+
+class Hostile:
+    """The qube's end of a viewer's channel, in the hands of the test."""
+
+    def __init__(self, channel: socket.socket, process: subprocess.Popen[bytes], log: Any) -> None:
+        self.channel = channel
+        self.process = process
+        self._log = log
+        self._received = bytearray()
+
+    @classmethod
+    @contextlib.contextmanager
+    def against(cls, desktop: XServer, region: int, **options: object) -> Iterator["Hostile"]:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(TIMEOUT)
+        with (
+            ours,
+            theirs,
+            tempfile.TemporaryFile() as log,
+            viewer_on(desktop, theirs, region, options, stderr=log) as process,
+        ):
+            theirs.close()
+            hostile = cls(ours, process, log)
+            marker = hostile._exactly(MARKER_SIZE)
+            ours.sendall(b"stale bytes" + marker + agent_opening())
+            hostile._exactly(ANSWER_SIZE)
+            yield hostile
+
+    def _exactly(self, size: int) -> bytes:
+        out = b""
+        while len(out) < size:
+            out += self.channel.recv(size - len(out))
+        return out
+
+    def send(self, *messages: AgentMessage) -> None:
+        """Send messages; a viewer that has ended by now does not matter here."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.channel.sendall(b"".join(encode(message) for message in messages))
+
+    def settle(self) -> bool:
+        """Whether the viewer took everything; False when it has ended instead."""
+        self.send(Create(LAST, 0, 0, 1, 1, 0, 0), Destroy(LAST))
+        try:
+            while chunk := self.channel.recv(65536):
+                self._received += chunk
+                while (message := take_from_viewer(self._received)) is not None:
+                    if isinstance(message, Destroy) and message.window == LAST:
+                        return True
+        except ConnectionResetError:
+            pass
+        return False
+
+    def outcome(self) -> tuple[int, list[str]]:
+        """Close the channel; the viewer's exit code and its log."""
+        self.channel.close()
+        code = self.process.wait(TIMEOUT)
+        self._log.seek(0)
+        return code, self._log.read().decode().splitlines()
+
+
+@pytest.fixture(scope="module")
+def region() -> int:
+    """A region whose first 4 MiB are one colour that nothing else has."""
+    descriptor = make_region()
+    fill(descriptor, 0, RED, 1024 * 1024)
+    return descriptor
+
+
+def framed(desktop: XServer) -> list[tuple[Rect, bool]]:
+    """Viewers' frames on the screen, and whether each is frameless for the window manager."""
+    out = []
+    for window in desktop.descendants(desktop.root):
+        if desktop.property(window, "_QUBES_VMNAME") and desktop.viewable(window):
+            attributes = desktop.core.GetWindowAttributes(window).reply()
+            out.append((desktop.geometry(window), bool(attributes.override_redirect)))
+    return out
+
+
+def assert_pixels_stay_inside(desktop: XServer) -> None:
+    """Every pixel of the qube's lies within the border of one of its frames."""
+    desktop.core.GrabServer()
+    try:
+        frames = framed(desktop)
+        rows = desktop.pixels(Rect(0, 0, 1280, 1024))
+    finally:
+        desktop.core.UngrabServer()
+        desktop.connection.flush()
+    insides = [rect.grown(-2 if override else -4) for rect, override in frames]
+    for y, row in enumerate(rows):
+        if RED not in row:
+            continue
+        spans = [(one.x, one.right) for one in insides if one.y <= y < one.bottom]
+        for x, colour in enumerate(row):
+            if colour == RED:
+                assert any(left <= x < right for left, right in spans), (x, y, frames)
+
+
+windows = st.integers(1, 4)
+numbers = st.sampled_from(NUMBERS)
+places = st.one_of(st.integers(-400, 1400), st.sampled_from([-(2**31), -16385, 16385, 2**31 - 1]))
+flags = st.integers(0, 9)
+messages: st.SearchStrategy[Any] = st.one_of(
+    st.builds(Create, windows, places, places, numbers, numbers, numbers, st.integers(0, 1)),
+    st.builds(Map, windows, windows, st.integers(0, 1)),
+    st.builds(Unmap, windows),
+    st.builds(Destroy, windows),
+    st.builds(Configure, windows, places, places, numbers, numbers, st.integers(0, 1)),
+    st.builds(ShmImage, windows, places, places, numbers, numbers),
+    st.builds(WindowName, windows, st.binary(max_size=128)),
+    st.builds(WindowClass, windows, st.binary(max_size=64), st.binary(max_size=64)),
+    st.builds(WindowHints, windows, st.integers(0, 0x3FF), *[numbers] * 8),
+    st.builds(WindowFlags, windows, flags, flags),
+    st.builds(Cursor, windows, st.sampled_from([0, 0x100, 0x101, 0x199, 0x19A, 5])),
+    st.builds(Dock, windows),
+    st.builds(
+        WindowDump, windows, st.just(512), st.just(512), st.just(32), st.just(tuple(range(256)))
+    ),
+)
+
+
+def live(window: int, override: int) -> list[AgentMessage]:
+    """Messages that put a window with pixels on the screen."""
+    return [
+        Create(window, 100 * window, 80 * window, 300, 200, 0, override),
+        Map(window, 0, override),
+        WindowDump(window, 512, 512, 32, tuple(range(256))),
+        ShmImage(window, 0, 0, 512, 512),
+    ]
+
+
+@settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(sent=st.lists(messages, min_size=5, max_size=60))
+def test_any_sequence_is_applied_inside_frames_or_ends_the_viewer(
+    desktop: XServer, region: int, sent: list[AgentMessage]
+) -> None:
+    known: set[int] = set()
+    with Hostile.against(desktop, region) as hostile:
+        hostile.send(*live(3, 0), *live(4, 1))
+        known.update((3, 4))
+        for message in sent:
+            # Unknown windows end the viewer at once; that has tests of its own.
+            if isinstance(message, Create) == (message.window in known):
+                continue
+            if isinstance(message, Create):
+                known.add(message.window)
+            if isinstance(message, Destroy):
+                known.discard(message.window)
+            hostile.send(message)
+        for window in known:
+            hostile.send(ShmImage(window, 0, 0, 512, 512))
+        survived = hostile.settle()
+        for _ in range(3):
+            assert_pixels_stay_inside(desktop)
+        code, log = hostile.outcome()
+    assert code == (0 if survived else 1), log
+    assert not any("Traceback" in line for line in log), log
+
+
+@settings(max_examples=20, deadline=None)
+@given(noise=st.binary(min_size=12, max_size=2000))
+def test_malformed_bytes_end_the_viewer_with_one_line(
+    desktop: XServer, region: int, noise: bytes
+) -> None:
+    with Hostile.against(desktop, region) as hostile:
+        hostile.send(*live(1, 0))
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            # A type that does not exist, so that every example is malformed somewhere.
+            hostile.channel.sendall(HEADER.pack(150, 1, 0) + noise)
+        assert not hostile.settle()
+        code, log = hostile.outcome()
+    assert code == 1
+    assert len(log) == 1
+    assert "not an agent's" in log[0]
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ([Map(7, 0, 0)], "unknown window 7"),
+        ([Create(7, 0, 0, 9, 9, 0, 0), Create(7, 0, 0, 9, 9, 0, 0)], "created twice"),
+        ([Create(7, 0, 0, 9, 9, 0, 0), Destroy(7), Unmap(7)], "unknown window 7"),
+        ([Create(7, 0, 0, 9, 9, 0, 0), WindowDump(7, 1, 1, 32, (16384,))], "page 16384 of 16384"),
+        ([Create(number, 0, 0, 9, 9, 0, 0) for number in range(6)], "more than 5 windows"),
+        ([Create(7, 0, 0, 9, 9, 0, 0), *[Configure(7, 0, 0, 0, 9, 0)] * 10], "10 suspicious"),
+        ([Create(7, 0, 0, 9, 9, 0, 0), *[WindowFlags(7, 1, 1)] * 10], "10 suspicious"),
+        ([Create(7, 0, 0, 9, 9, 0, 0), *[Cursor(7, 7)] * 10], "10 suspicious"),
+    ],
+)
+def test_breaking_the_protocol_ends_the_viewer(
+    desktop: XServer, region: int, messages: list[AgentMessage], reason: str
+) -> None:
+    with Hostile.against(desktop, region, windows_count_limit=5) as hostile:
+        hostile.send(*messages)
+        assert not hostile.settle()
+        code, log = hostile.outcome()
+    assert code == 1
+    assert reason in log[-1]
+
+
+def test_frames_of_flooding_windows_keep_their_colour(desktop: XServer, region: int) -> None:
+    with Hostile.against(desktop, region) as hostile:
+        hostile.send(*live(1, 1))
+        shown = wait_for(lambda: framed(desktop), "the window")
+        for _ in range(50):
+            hostile.send(*[ShmImage(1, 0, 0, 512, 512)] * 200)
+        assert hostile.settle()
+        at = shown[0][0]
+        wait_for(lambda: desktop.pixels(at)[100][100] == RED, "its pixels")
+        rows = desktop.pixels(at)
+        edge = {colour for row in (*rows[:2], *rows[-2:]) for colour in row}
+        assert edge == {BLUE}
+
+
+def test_every_fixed_message_of_zeros_is_survived_or_refused(desktop: XServer, region: int) -> None:
+    for number, (_, layout) in FIXED.items():
+        with Hostile.against(desktop, region) as hostile:
+            hostile.send(*live(1, 0))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                body = bytes(layout.size)
+                hostile.channel.sendall(HEADER.pack(number, 1, layout.size) + body)
+            hostile.settle()
+            code, log = hostile.outcome()
+        assert code in (0, 1), log
+        assert not any("Traceback" in line for line in log), log
