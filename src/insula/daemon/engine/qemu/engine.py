@@ -23,7 +23,7 @@ from insula.daemon.engine.qemu.arguments import (
 from insula.daemon.engine.qemu.machine import QemuMachine
 from insula.daemon.engine.qemu.qmp import Monitor
 from insula.daemon.model.machine import Layer
-from insula.keeper.client import KeeperClient, Requirements, assert_jailed
+from insula.keeper.client import KeeperClient, Requirements, assert_jailed, described
 from insula.protocol.keeper import JailKind, JailSpec
 
 START_TIMEOUT = 30.0
@@ -82,7 +82,7 @@ class QemuEngine:
                 monitor = Monitor(spec.name, spec.run / "qmp.sock")
                 machine = QemuMachine(spec.name, spawned.pid, spawned.pidfd, monitor)
                 undo.push_async_callback(machine.kill)
-                await self._bring_up(spec, machine, monitor, descriptors.numbers)
+                await self._bring_up(spec, machine, monitor, described(descriptors.given))
                 if spec.for_snapshot and sources.memory is not None:
                     machine.hold_memory(sources.memory)
             if spec.golden is not None:
@@ -95,7 +95,7 @@ class QemuEngine:
         spec: MachineSpec,
         machine: QemuMachine,
         monitor: Monitor,
-        numbers: tuple[int, ...],
+        given: frozenset[str],
     ) -> None:
         connecting = asyncio.create_task(monitor.connect(START_TIMEOUT))
         ending = asyncio.create_task(machine.wait_gone())
@@ -111,7 +111,7 @@ class QemuEngine:
         facts = await self._keeper.verify(spec.name)
         assert_jailed(
             facts,
-            Requirements(uid=spec.uid if self._root else None, seccomp=True, descriptors=numbers),
+            Requirements(uid=spec.uid if self._root else None, seccomp=True, given=given),
         )
 
     async def _restore(self, spec: MachineSpec, machine: QemuMachine) -> None:
