@@ -43,7 +43,8 @@ for generator in /usr/lib/systemd/system-generators/*; do
 done
 
 # The host boots the kernel that lay beside this root when it was made.
-apt-mark hold linux-image-amd64 $(dpkg-query --show --showformat '${Package}\n' 'linux-image-[0-9]*')
+apt-mark hold $(dpkg-query --show --showformat '${db:Status-Abbrev}${Package}\n' 'linux-image-*' |
+    sed --quiet 's/^ii //p')
 update-initramfs -c -k all
 
 # Nothing that two qubes must not share, and nothing of the machine that built this.
