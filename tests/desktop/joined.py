@@ -83,10 +83,11 @@ class XServer:
 
     @classmethod
     @contextmanager
-    def started(cls, screen: str) -> Iterator["XServer"]:
-        """An X server on a display number of its own choice."""
+    def started(cls, screen: str, *more: str) -> Iterator["XServer"]:
+        """An X server on a display number of its own choice, with more of its arguments."""
         read, write = os.pipe()
         arguments = ["Xvfb", "-displayfd", str(write), "-screen", "0", screen, "-nolisten", "tcp"]
+        arguments += more
         with (
             running(arguments, {}, pass_fds=[write], stderr=subprocess.DEVNULL),
             os.fdopen(read) as numbers,

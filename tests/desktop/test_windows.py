@@ -357,3 +357,55 @@ def test_nothing_wakes_an_idle_pair(joined: Joined, application: Application) ->
 def test_the_channels_end_is_the_viewers_end(joined: Joined) -> None:
     joined.agent.kill()
     assert joined.viewer.wait(20) == 0
+
+
+def test_a_shifted_key_while_caps_lock_differs(joined: Joined, tmp_path: Path) -> None:
+    typed = tmp_path / "typed"
+    with joined.qube.program("xterm", "-title", "caps", "-e", f"head -n 1 > {typed}"):
+        shown = joined.shown("caps")
+        joined.qube.run("xdotool", "key", "Caps_Lock")
+        joined.desktop.run("xdotool", "windowfocus", "--sync", str(shown.frame))
+        joined.desktop.run("xdotool", "key", "a", "B", "exclam", "Return")
+        wait_for(typed.exists, "the terminal's program")
+        wait_for(lambda: typed.read_text() == "aB!\n", "the case as typed on the desktop")
+
+
+def test_keys_held_when_the_viewer_dies_are_let_go(
+    joined: Joined, application: Application
+) -> None:
+    application.window(b"held", Rect(50, 60, 300, 200), RED)
+    shown = settled(joined, "held", RED)
+    joined.desktop.run("xdotool", "windowfocus", "--sync", str(shown.frame))
+    joined.desktop.run("xdotool", "keydown", "a")
+    try:
+        wait_for(lambda: any(keys_down(joined.qube)), "the key in the qube")
+        joined.viewer.kill()
+        wait_for(lambda: not any(keys_down(joined.qube)), "the key to be let go")
+    finally:
+        joined.desktop.run("xdotool", "keyup", "a")
+
+
+def keys_down(server: XServer) -> bytes:
+    return bytes(server.core.QueryKeymap().reply().keys)
+
+
+def test_a_desktop_without_shared_memory_and_with_a_cookie(
+    qube_display: XServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cookie = bytes([0x3A]) * 16  # colons, which xcffib's own way of passing it would split at
+    authority = tmp_path / "authority"
+    parts = (b"", b"", b"MIT-MAGIC-COOKIE-1", cookie)
+    packed = b"".join(struct.pack(">H", len(part)) + part for part in parts)
+    authority.write_bytes(struct.pack(">H", 0xFFFF) + packed)
+    monkeypatch.setenv("XAUTHORITY", str(authority))
+    monkeypatch.setenv("INSULA_X_AUTHORITY", f"MIT-MAGIC-COOKIE-1:{cookie.hex()}")
+    options = ("-auth", str(authority), "-extension", "MIT-SHM")
+    with (
+        XServer.started("1280x1024x24", *options) as desktop,
+        Joined.started(desktop, qube_display, tmp_path) as joined,
+    ):
+        application = Application(qube_display)
+        application.window(b"slow", Rect(200, 300, 600, 400), RED, override=True)
+        shown = settled(joined, "slow", RED, border=2)
+        assert ring(desktop.pixels(shown.outer), 2) == {BLUE}
+        application.connection.disconnect()

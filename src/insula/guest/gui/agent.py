@@ -131,6 +131,8 @@ class Agent:
     def _end_session(self) -> None:
         self._channel.drop_unsent()
         self._received.clear()
+        if self._state is _State.CONNECTED:
+            self._input.release_all_but(bytes(32))  # nobody will say when they are let go
         if self._state is not _State.NO_VIEWER:
             self._set_state(_State.NO_VIEWER)
 

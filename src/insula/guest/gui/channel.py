@@ -109,6 +109,12 @@ class Listener(Channel):
             self._poller.register(fresh, _EDGES)
         return super().receive()
 
+    def close(self) -> None:
+        """Stop listening."""
+        self._ended()
+        self._poller.unregister(self._listening)
+        self._listening.close()
+
     def _ended(self) -> None:
         if self._connection is not None:
             self._poller.unregister(self._connection)
