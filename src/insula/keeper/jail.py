@@ -6,31 +6,39 @@ from insula.protocol.keeper import JailKind, JailSpec
 
 BWRAP = "/usr/bin/bwrap"
 _QEMU = ("/usr/bin/qemu-system-x86_64", "/usr/share/qemu", "/usr/share/seabios")
-_LIBRARIES = ("/usr/lib", "/usr/lib64")
+_MULTIARCH = Path("/usr/lib/x86_64-linux-gnu")
 _DEVICES = ("null", "zero", "random", "urandom")
+# What /proc tells of the host and of other qubes' doings: counters to watch them by.
+_HOST_FILES = (
+    *("buddyinfo", "cmdline", "consoles", "diskstats", "interrupts", "iomem", "ioports"),
+    *("kallsyms", "kcore", "key-users", "keys", "kmsg", "loadavg", "locks", "modules"),
+    *("pagetypeinfo", "partitions", "schedstat", "slabinfo", "softirqs", "stat", "swaps"),
+    *("sysrq-trigger", "timer_list", "vmallocinfo", "vmstat", "zoneinfo"),
+)
+_HOST_FOLDERS = ("acpi", "asound", "bus", "driver", "fs", "irq", "pressure", "scsi", "tty")
 
 
-def bwrap_argv(spec: JailSpec, info: int) -> list[str]:
-    """The whole argv; info: descriptor on which bwrap tells the pid of its inner process.
+def bwrap_argv(spec: JailSpec, info: int, seccomp: int) -> list[str]:
+    """The whole argv.
 
-    No --die-with-parent: what runs in a jail outlives the daemon and the keeper.
+    info: descriptor on which bwrap tells the pid of its inner process. seccomp: descriptor of the
+    system call filter. No --die-with-parent: what runs in a jail outlives daemon and keeper.
     """
     words = [
         BWRAP,
         *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"),
-        *("--unshare-cgroup-try", "--new-session", "--as-pid-1", "--cap-drop", "ALL"),
-        *("--info-fd", str(info)),
+        *("--unshare-cgroup-try", "--disable-userns", "--new-session", "--as-pid-1"),
+        *("--cap-drop", "ALL", "--hostname", "jail"),
+        *("--info-fd", str(info), "--seccomp", str(seccomp)),
     ]
-    bound = (*_QEMU, *_LIBRARIES) if spec.kind is JailKind.MACHINE else _LIBRARIES
-    for path in bound:
-        if Path(path).exists():
-            words += ["--ro-bind", path, path]
+    for path in bound(spec.kind):
+        words += ["--ro-bind", path, path]
     for name in ("lib", "lib64"):
         if Path("/usr", name).exists():
             words += ["--symlink", f"usr/{name}", f"/{name}"]
     for path, place in spec.read_only:
         words += ["--ro-bind", path, place]
-    words += ["--proc", "/proc"]
+    words += _proc()
     for device in _DEVICES:
         words += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
     if spec.kvm:
@@ -39,3 +47,24 @@ def bwrap_argv(spec: JailSpec, info: int) -> list[str]:
     for name, value in spec.environment.items():
         words += ["--setenv", name, value]
     return [*words, "--chdir", "/", "--", *spec.program]
+
+
+def bound(kind: JailKind) -> list[str]:
+    """Paths of the host that every jail of a kind shows, all read-only."""
+    # Debian's own libraries lie together; elsewhere they cannot be told from the rest.
+    shared = str(_MULTIARCH) if _MULTIARCH.is_dir() else "/usr/lib"
+    paths = [shared, "/usr/lib64"]
+    if kind is JailKind.MACHINE:
+        paths += _QEMU
+    return [path for path in paths if Path(path).exists()]
+
+
+def _proc() -> list[str]:
+    words = ["--proc", "/proc"]
+    for name in _HOST_FILES:
+        if Path("/proc", name).exists():
+            words += ["--ro-bind", "/dev/null", f"/proc/{name}"]
+    for name in _HOST_FOLDERS:
+        if Path("/proc", name).is_dir():
+            words += ["--tmpfs", f"/proc/{name}", "--remount-ro", f"/proc/{name}"]
+    return words

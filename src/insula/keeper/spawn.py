@@ -5,18 +5,23 @@ import fcntl
 import json
 import os
 import resource
-import select
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
 
-from insula.keeper.jail import bwrap_argv
-from insula.protocol.keeper import JailSpec
+from insula.keeper import jail
+from insula.keeper.seccomp import jail_filter
+from insula.protocol.keeper import JailKind, JailSpec
 
-INFO_TIMEOUT = 10.0  # seconds until bwrap has made its namespaces
-_PARKING = 1000  # descriptors are moved above this number before they get their own
+FIRST_NUMBER = 3  # below are the standard streams
+NO_FILES = 1024
+_NO_PROCESSES = 512  # threads, where the user is the program's own
 _PR_SET_NO_NEW_PRIVS = 38
-_NO_FILES = 512
+_LONGEST_INFO = 4096
+_KVM = Path("/dev/kvm")
 
 
 class SpawnError(Exception):
@@ -24,112 +29,201 @@ class SpawnError(Exception):
 
 
 @dataclass(slots=True)
-class Spawned:
-    """Both layers of a jail. inner is the program, outer is what waits for it.
+class Spawning:
+    """A jail that is being made. All descriptors are ours; output and info do not block.
 
-    output: what the program writes, non-blocking. inner_fd and outer_fd are pidfds.
+    outer: bwrap, which waits for the program. inner: the program, once its jail is entered.
     """
 
-    inner: int
     outer: int
-    inner_fd: int
     outer_fd: int
     output: int
+    info: int
+    said: bytes = b""
+    inner: int = 0
+    inner_fd: int = -1
+
+    def read_info(self) -> bool:
+        """Take what bwrap tells; True once the inner process is known.
+
+        Raises:
+            SpawnError: bwrap ended, or told something else.
+        """
+        try:
+            data = os.read(self.info, _LONGEST_INFO)
+        except BlockingIOError:
+            return False
+        self.said += data
+        try:
+            self.inner = int(json.loads(self.said)["child-pid"])
+            self.inner_fd = os.pidfd_open(self.inner)
+        except (ValueError, KeyError, TypeError) as error:
+            if data and len(self.said) < _LONGEST_INFO:
+                return False
+            raise SpawnError("its jail was not made") from error
+        except OSError as error:
+            raise SpawnError("it ended in its jail's making") from error
+        return True
+
+    def entered(self) -> bool:
+        """Whether the inner process is the program itself by now.
+
+        Raises:
+            SpawnError: it ended first.
+        """
+        try:
+            running = Path("/proc", str(self.inner), "exe").stat()
+        except PermissionError:
+            return False  # While bwrap changes what it may do, nobody may look.
+        except OSError as error:
+            raise SpawnError("it ended in its jail's making") from error
+        bwrap = Path(jail.BWRAP).stat()
+        return (running.st_dev, running.st_ino) != (bwrap.st_dev, bwrap.st_ino)
+
+    def kill(self) -> None:
+        """End both layers, as far as they run."""
+        for pidfd in (self.inner_fd, self.outer_fd):
+            if pidfd >= 0:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+    def close_info(self) -> None:
+        """No more to be read from bwrap."""
+        if self.info >= 0:
+            os.close(self.info)
+            self.info = -1
+
+    def close(self) -> None:
+        """Let go of every descriptor but output, once nothing of it runs."""
+        self.close_info()
+        for pidfd in (self.outer_fd, self.inner_fd):
+            if pidfd >= 0:
+                os.close(pidfd)
+        self.outer_fd = self.inner_fd = -1
 
 
-def spawn(spec: JailSpec, given: Sequence[int]) -> Spawned:
-    """Start a program; returns once its jail stands.
+def spawn(spec: JailSpec, given: Sequence[int]) -> Spawning:
+    """Begin to start a program. One descriptor of given for each of the spec's numbers.
 
     Raises:
-        SpawnError: it could not be started.
+        SpawnError: it is nothing that may be started.
     """
-    if len(given) != len(spec.descriptors):
-        raise SpawnError(f"{len(given)} descriptors for {len(spec.descriptors)} numbers")
-    output, child_output = os.pipe2(os.O_CLOEXEC)
-    info, child_info = os.pipe2(os.O_CLOEXEC)
-    info_number = max((*spec.descriptors, 2)) + 1
-    argv = bwrap_argv(spec, info_number)
-    placed = [*zip(given, spec.descriptors, strict=True), (child_info, info_number)]
-    outer = os.fork()
-    if outer == 0:
-        _become(argv, spec, placed, child_output)
-    os.close(child_output)
-    os.close(child_info)
-    outer_fd = os.pidfd_open(outer)
+    _check(spec, given)
+    opened: list[int] = []
     try:
-        inner = _read_info(info)
-        inner_fd = os.pidfd_open(inner)
-    except (OSError, ValueError, KeyError, TimeoutError) as error:
-        signal.pidfd_send_signal(outer_fd, signal.SIGKILL)
-        os.waitpid(outer, 0)
-        said = _said(output)
-        for descriptor in (outer_fd, output):
+        output, child_output = _pipe(opened)
+        info, child_info = _pipe(opened)
+        filtering = os.memfd_create("seccomp", os.MFD_CLOEXEC)
+        opened.append(filtering)
+        os.write(filtering, jail_filter())
+        os.lseek(filtering, 0, os.SEEK_SET)
+        info_number = max((*spec.descriptors, FIRST_NUMBER - 1)) + 1
+        placed = [
+            *zip(given, spec.descriptors, strict=True),
+            (child_info, info_number),
+            (filtering, info_number + 1),
+        ]
+        argv = jail.bwrap_argv(spec, info_number, info_number + 1)
+        outer = os.fork()
+        if outer == 0:
+            _become(argv, spec, placed, child_output)
+        outer_fd = os.pidfd_open(outer)
+    except BaseException:
+        for descriptor in opened:
             os.close(descriptor)
-        raise SpawnError(f"its jail was not made: {error}: {said}") from error
-    finally:
-        os.close(info)
+        raise
+    for descriptor in (child_output, child_info, filtering):
+        os.close(descriptor)
     os.set_blocking(output, False)
-    return Spawned(inner, outer, inner_fd, outer_fd, output)
+    os.set_blocking(info, False)
+    return Spawning(outer=outer, outer_fd=outer_fd, output=output, info=info)
 
 
-def _become(argv: list[str], spec: JailSpec, placed: list[tuple[int, int]], output: int) -> None:
-    """In the child: never returns."""
+def _check(spec: JailSpec, given: Sequence[int]) -> None:
+    numbers = spec.descriptors
+    if len(given) != len(numbers):
+        raise SpawnError(f"{len(given)} descriptors for {len(numbers)} numbers")
+    limit = NO_FILES - 2  # bwrap needs two
+    if len(set(numbers)) != len(numbers) or not all(FIRST_NUMBER <= n < limit for n in numbers):
+        raise SpawnError("numbers of descriptors are not right")
+    if not spec.program:
+        raise SpawnError("no program")
+    if spec.uid is None and os.geteuid() == 0:
+        raise SpawnError("a program in a jail cannot be root: it needs a uid")
+    if spec.uid is not None and (os.geteuid() != 0 or not 0 < spec.uid < 2**32 - 1):
+        raise SpawnError(f"cannot become user {spec.uid}")
+    if spec.kvm and spec.kind is not JailKind.MACHINE:
+        raise SpawnError("only a machine gets KVM")
+
+
+def _pipe(opened: list[int]) -> tuple[int, int]:
+    ends = os.pipe2(os.O_CLOEXEC)
+    opened += ends
+    return ends
+
+
+def _become(
+    argv: list[str], spec: JailSpec, placed: list[tuple[int, int]], output: int
+) -> NoReturn:
+    """In the child: end everything that is the keeper's, then be bwrap."""
     try:
         os.setsid()
-        parked = [
-            (fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _PARKING), number)
-            for descriptor, number in placed
-        ]
-        nothing = os.open("/dev/null", os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        for descriptor, number in parked:
-            os.dup2(descriptor, number)
-        last = 2
-        for _descriptor, number in sorted(parked, key=lambda pair: pair[1]):
-            os.closerange(last + 1, number)
-            last = number
-        os.closerange(last + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (_NO_FILES, _NO_FILES))
-        if spec.address_space is not None:
-            resource.setrlimit(resource.RLIMIT_AS, (spec.address_space, spec.address_space))
-        if spec.nice:
-            os.nice(spec.nice)
+        _place(placed, output)
+        _limit(spec)
         if spec.uid is not None:
-            os.setgroups([])
+            os.setgroups(_kvm_groups() if spec.kvm else [])
             os.setresgid(spec.uid, spec.uid, spec.uid)
             os.setresuid(spec.uid, spec.uid, spec.uid)
         ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        for number in (signal.SIGPIPE, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        os.execv(argv[0], argv)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            with suppress(OSError):  # The C library keeps some for itself.
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.chdir("/")
+        os.execve(argv[0], argv, {})
     except BaseException as error:
         os.write(2, f"{error!r}\n".encode())
-    os._exit(127)
+    finally:
+        os._exit(127)
 
 
-def _read_info(info: int) -> int:
-    """The pid of the inner process, as bwrap tells it."""
-    collected = b""
-    poller = select.poll()
-    poller.register(info, select.POLLIN)
-    while True:
-        if not poller.poll(INFO_TIMEOUT * 1000):
-            raise TimeoutError("bwrap said nothing")
-        data = os.read(info, 4096)
-        collected += data
-        try:
-            return int(json.loads(collected)["child-pid"])
-        except ValueError:
-            if not data:
-                raise
+def _place(placed: list[tuple[int, int]], output: int) -> None:
+    """Give each descriptor its number; close every other."""
+    beyond = max(number for _, number in placed) + 1
+    parked = [
+        (fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, beyond), number)
+        for descriptor, number in placed
+    ]
+    os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    last = FIRST_NUMBER - 1
+    for descriptor, number in sorted(parked, key=lambda pair: pair[1]):
+        os.closerange(last + 1, number)
+        os.dup2(descriptor, number)
+        last = number
+    os.closerange(last + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 
-def _said(output: int) -> str:
-    os.set_blocking(output, False)
-    try:
-        return os.read(output, 4096).decode(errors="replace").strip()
-    except BlockingIOError:
-        return ""
+def _limit(spec: JailSpec) -> None:
+    limits = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: NO_FILES,
+        resource.RLIMIT_NICE: 0,
+        resource.RLIMIT_RTPRIO: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+    }
+    if spec.uid is not None:
+        limits[resource.RLIMIT_NPROC] = _NO_PROCESSES
+    if spec.address_space is not None:
+        limits[resource.RLIMIT_AS] = spec.address_space
+    for kind, limit in limits.items():
+        resource.setrlimit(kind, (limit, limit))
+    if spec.nice:
+        os.nice(spec.nice)
+
+
+def _kvm_groups() -> list[int]:
+    """The group that may use KVM, where the host has one."""
+    found = _KVM.stat()
+    return [found.st_gid] if found.st_mode & 0o060 == 0o060 and found.st_gid else []

@@ -13,15 +13,20 @@ the operation, or "ok": false with "error" (text). An event has "event" and no "
 | spawn | name, jail (see JailSpec), descriptors of the program | pid, start_time; pidfd |
 | verify | name | facts of the process in its jail, see `Facts` |
 | kill | name | |
-| list | | processes: name -> {pid, start_time, exit: int or null} |
+| list | after: name | processes: name -> {pid, start_time, exit: int or null}; more |
 | forget | name: of a process that ended | |
 | watch | | then events {"event": "exit", "name", "status"} on this connection |
 | hold | name, one descriptor | |
 | take | name | one descriptor |
 | drop | name | |
-| names | prefix | names of held descriptors |
+| names | prefix, after: name | names of held descriptors; more |
 | log | name | text: the end of what the process wrote on stdout and stderr |
 | stop | | ends the keeper when it has no process left, else error |
+
+An answer to spawn comes when the program runs in its jail, or when it failed to. Lists are in the
+order of their names, from the one beyond "after"; "more" says that the record had no room for all.
+An error has "missing": true when nothing has the name. An exit's status is the program's exit
+code, 128 and a signal's number, or negative when the jail's outer process was killed.
 """
 
 import enum
@@ -34,6 +39,7 @@ from insula.protocol.errors import ProtocolError
 VERSION = 1
 MAX_RECORD = 65_536
 MAX_DESCRIPTORS = 200
+MAX_NAME = 200  # characters
 LOG_RING = 65_536  # bytes of output kept of each process
 
 
@@ -50,7 +56,7 @@ class JailSpec:
 
     descriptors: for each descriptor sent beside the record, its number in the program.
     uid: the unprivileged user to become when the keeper runs as root, else None.
-    read_only: further paths bound read-only at the same place, and (path, place) pairs.
+    read_only: further (path, place) pairs bound read-only.
     """
 
     kind: JailKind
@@ -77,10 +83,12 @@ class JailSpec:
                 uid=None if loaded["uid"] is None else int(loaded["uid"]),
                 kvm=bool(loaded["kvm"]),
                 read_only=tuple((str(a), str(b)) for a, b in loaded["read_only"]),
-                address_space=loaded["address_space"],
+                address_space=(
+                    None if loaded["address_space"] is None else int(loaded["address_space"])
+                ),
                 nice=int(loaded["nice"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ProtocolError(f"jail is not as expected: {error}") from None
 
 
@@ -88,17 +96,23 @@ class JailSpec:
 class Facts:
     """What holds of a process in its jail, read from /proc by the keeper.
 
+    uids, gids: every kind of them, as the keeper's user namespace sees them.
+    seccomp_filters: how many system call filters are in force.
     namespaces: those it does not share with the keeper, among user mnt pid net ipc uts cgroup.
-    descriptors: its open descriptors as (number, what /proc says it is).
+    descriptors: its open descriptors as (number, what /proc says it is and its identity).
+    mounts: (place, whether it can be written to) of all that is mounted in its jail.
     """
 
-    uid: int
+    uids: tuple[int, ...]
+    gids: tuple[int, ...]
     no_new_privs: bool
     seccomp: int
+    seccomp_filters: int
     capabilities: int  # union of the effective, permitted, inheritable, bounding and ambient sets
     namespaces: tuple[str, ...]
     descriptors: tuple[tuple[int, str], ...]
     root_entries: tuple[str, ...]
+    mounts: tuple[tuple[str, bool], ...]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -106,13 +120,16 @@ class Facts:
     @classmethod
     def from_json(cls, loaded: dict[str, Any]) -> "Facts":
         return cls(
-            uid=loaded["uid"],
+            uids=tuple(loaded["uids"]),
+            gids=tuple(loaded["gids"]),
             no_new_privs=loaded["no_new_privs"],
             seccomp=loaded["seccomp"],
+            seccomp_filters=loaded["seccomp_filters"],
             capabilities=loaded["capabilities"],
             namespaces=tuple(loaded["namespaces"]),
             descriptors=tuple((number, what) for number, what in loaded["descriptors"]),
             root_entries=tuple(loaded["root_entries"]),
+            mounts=tuple((place, writable) for place, writable in loaded["mounts"]),
         )
 
 
@@ -136,7 +153,7 @@ def decode(received: bytes) -> dict[str, Any]:
     """
     try:
         loaded = json.loads(received)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"record is no JSON: {error}") from None
     if not isinstance(loaded, dict):
         raise ProtocolError("record is no JSON object")

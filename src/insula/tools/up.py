@@ -36,9 +36,8 @@ def up() -> bool:
         logs = home / "log"
         logs.mkdir(mode=0o700, exist_ok=True)
         if not instance.answers(run / "keeper.sock", socket.SOCK_SEQPACKET):
-            _start("insula.keeper", ["--socket", str(run / "keeper.sock")], logs / "keeper.log")
-            _await(lambda: instance.answers(run / "keeper.sock", socket.SOCK_SEQPACKET), logs)
-        _start("insula.daemon", [], logs / "insulad.log")
+            _start_keeper(run / "keeper.sock", logs / "keeper.log")
+        _start_daemon(logs / "insulad.log")
         _await(lambda: daemon_answers(run), logs)
     return True
 
@@ -63,10 +62,29 @@ def daemon_answers(run: Path) -> bool:
     return instance.answers(run / "qubesd.sock")
 
 
-def _start(module: str, arguments: list[str], log: Path) -> None:
+def _start_keeper(listening: Path, log: Path) -> None:
+    """Returns when a keeper listens, in the background."""
+    argv = [sys.executable, "-m", "insula.keeper", "--socket", str(listening)]
+    try:
+        done = subprocess.run(
+            [*argv, "--background", str(log)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=START_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DidNotStartError(f"the keeper did not start within {START_TIMEOUT:.0f} s") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        raise DidNotStartError(f"the keeper did not start: {said[-_LOG_END:]}")
+
+
+def _start_daemon(log: Path) -> None:
     with log.open("ab") as output:
         subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-m", "insula.daemon"],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -111,7 +111,12 @@ class QemuEngine:
         facts = await self._keeper.verify(spec.name)
         assert_jailed(
             facts,
-            Requirements(uid=spec.uid if self._root else None, seccomp=True, given=given),
+            Requirements(
+                uid=spec.uid if self._root else None,
+                seccomp=True,
+                given=given,
+                kvm=self._accelerator.name == "kvm",
+            ),
         )
 
     async def _restore(self, spec: MachineSpec, machine: QemuMachine) -> None:
