@@ -1,8 +1,9 @@
-"""Run one qube's viewer: `python -m insula.viewer` with four options.
+"""Run one qube's viewer: `python -m insula.viewer` with its options.
 
 --x-fd N: a connection to the X server, not used yet. --channel-fd N: a connection to the qube's
 window port. --pixels-fd N: the qube's pixel region, sealed against shrinking. --config JSON: see
-`config.parse`.
+`config.parse`. --gate-fd N, optional: a socket; a byte is sent when all is loaded, and nothing is
+done before a byte comes back, so that whoever started us can look at our jail first.
 INSULA_X_AUTHORITY: name and data of the X server's access control as NAME:HEX, or absent.
 
 Exit codes: 0 the qube ended the channel; 1 the qube broke the protocol; 2 the X server or what we
@@ -33,6 +34,8 @@ def main(arguments: list[str]) -> int:
         descriptors = [int(given[option]) for option in _OPTIONS[:3]]
         config = parse(given["--config"])
         log = Log(config.name)
+        if "--gate-fd" in given:
+            _pass_gate(int(given["--gate-fd"]))
         authority = os.environ.get("INSULA_X_AUTHORITY")
         desktop = Desktop(descriptors[0], _authority(authority))
         channel = socket.socket(fileno=descriptors[1])
@@ -46,6 +49,18 @@ def main(arguments: list[str]) -> int:
     except (DesktopError, xcffib.XcffibException, OSError, ValueError, KeyError) as error:
         log.write(f"ended: {error!r}")
     return 2
+
+
+def _pass_gate(descriptor: int) -> None:
+    """Wait to be let in.
+
+    Raises:
+        OSError: we were turned away.
+    """
+    with socket.socket(fileno=descriptor) as gate:
+        gate.sendall(b"\0")
+        if not gate.recv(1):
+            raise ConnectionAbortedError("not let in")
 
 
 def _authority(text: str | None) -> tuple[bytes, bytes] | None:
