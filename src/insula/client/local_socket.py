@@ -3,31 +3,17 @@
 import os
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from insula.client import instance
+from insula.client import errors, instance
+from insula.client.errors import DaemonNotRunningError
 from insula.protocol import local
-from insula.protocol.errors import ReportableError
+from insula.protocol.admin import Refusal
+from insula.protocol.errors import ProtocolError
 
+__all__ = ["DaemonNotRunningError", "LocalRequest", "request"]
 _MAX_DESCRIPTORS = 4
-
-
-class LocalError(ReportableError):
-    """The daemon refused a request; name is its exception's, as the Admin API has them."""
-
-    def __init__(self, name: str, message: str) -> None:
-        super().__init__(message)
-        self.name = name
-
-
-class DaemonNotRunningError(ReportableError):
-    """Nothing answers at the instance's socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"the daemon does not answer at {path}")
-        self.hint = "Start it with: insula up"
 
 
 class LocalRequest:
@@ -48,31 +34,45 @@ class LocalRequest:
 
         Raises:
             DaemonNotRunningError: nobody listens.
-            LocalError: the daemon refused.
+            QubesException: the daemon refused; what its answer names.
         """
-        path = instance.run() / local.SOCKET_NAME
+        try:
+            record = local.encode({"op": op, **fields})
+        except ProtocolError as error:
+            self.close()
+            raise errors.QubesValueError(str(error)) from None
+        path = instance.socket_path(local.SOCKET_NAME)
         self._socket.settimeout(timeout)
         try:
-            self._socket.connect(str(path))
+            self._socket.connect(path)
         except OSError:
-            self._socket.close()
+            self.close()
             raise DaemonNotRunningError(path) from None
         try:
-            socket.send_fds(self._socket, [local.encode({"op": op, **fields})], list(given))
-            received, self.descriptors, _, _ = socket.recv_fds(
-                self._socket, local.MAX_RECORD, _MAX_DESCRIPTORS
-            )
+            received = self._exchange(record, given)
+            self.fields = local.decode(received) if received else {}
         except TimeoutError:
             self.close()
-            raise LocalError("QubesException", f"{op}: no answer in {timeout} s") from None
+            text = f"{op}: no answer in {timeout} s"
+            raise errors.QubesDaemonCommunicationError(text) from None
+        except (OSError, ProtocolError) as error:
+            self.close()
+            raise errors.QubesDaemonCommunicationError(f"{op}: {error}") from None
         if not received:
             self.close()
-            raise LocalError("QubesException", f"{op}: the daemon ended without an answer")
-        self.fields = local.decode(received)
+            raise errors.QubesDaemonAccessError(f"{op}: the daemon ended without an answer")
         if "error" in self.fields:
             self.close()
-            raise LocalError(str(self.fields["error"]), str(self.fields.get("message", "")))
+            refusal = Refusal(str(self.fields["error"]), str(self.fields.get("message", "")))
+            raise errors.from_refusal(refusal)
         return self
+
+    def _exchange(self, record: bytes, given: Sequence[int]) -> bytes:
+        socket.send_fds(self._socket, [record], list(given))
+        received, self.descriptors, _, _ = socket.recv_fds(
+            self._socket, local.MAX_RECORD, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+        )
+        return received
 
     def close(self) -> None:
         """Say that the caller is done; descriptors stay open."""

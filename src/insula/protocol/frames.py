@@ -4,15 +4,14 @@ Source of the format: qrexec-wire.md section 2. Integers are little endian.
 """
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from insula.protocol.errors import ProtocolError
 
 HEADER = struct.Struct("<II")
 
 
-@dataclass(frozen=True, slots=True)
-class RawFrame:
+class RawFrame(NamedTuple):
     """A header's type and its body, neither looked into yet."""
 
     type: int

@@ -6,7 +6,7 @@ Source of the format: qrexec-wire.md sections 2, 3 and 7. Integers are little en
 import enum
 import re
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from insula.protocol.errors import ProtocolError
 from insula.protocol.frames import RawFrame, frame, take_raw_frame
@@ -56,8 +56,7 @@ _TRIGGER4 = struct.Struct("<64s64s32s")
 _REQUEST_ID = struct.Struct("32s")
 
 
-@dataclass(frozen=True, slots=True)
-class ExecParameters:
+class ExecParameters(NamedTuple):
     """The other end's domain number, the data port (0: allocate one), and a text or none."""
 
     domain: int
@@ -141,8 +140,7 @@ def read_exit_code(body: bytes) -> int:
     return code
 
 
-@dataclass(frozen=True, slots=True)
-class Trigger:
+class Trigger(NamedTuple):
     """A call that a qube asks for (TRIGGER_SERVICE4); source is empty for an ordinary call."""
 
     target: str

@@ -1,0 +1,75 @@
+"""One call of the Admin API: a connection, a request, an answer."""
+
+import socket
+
+from insula.client import errors, instance
+from insula.protocol import admin
+from insula.protocol.admin import ADMIN_QUBE, Refusal
+from insula.protocol.errors import ProtocolError
+
+_CHUNK = 65_536
+
+
+def call(
+    destination: str, method: str, argument: str = "", payload: bytes = b"", *, timeout: float = 0
+) -> bytes:
+    """Ask the daemon and return the content of its answer.
+
+    timeout: seconds between two signs of life, 0 for as long as it takes: starting and shutting
+    down have deadlines of their own in the daemon.
+
+    Raises:
+        DaemonNotRunningError: nobody listens.
+        QubesDaemonAccessError: the daemon gave no answer, as it does when something is forbidden.
+        QubesException: the daemon refused; what its answer names.
+    """
+    try:
+        request = admin.encode_request(method, argument, destination, payload)
+    except ProtocolError as error:
+        raise errors.QubesValueError(str(error)) from None
+    return _answer(_ask(request, timeout), method)
+
+
+def ask_dom0(method: str, argument: str = "", payload: bytes = b"") -> bytes:
+    """A call whose destination is dom0."""
+    return call(ADMIN_QUBE, method, argument, payload)
+
+
+def _ask(request: bytes, timeout: float) -> bytes:
+    path = instance.socket_path(instance.ADMIN_SOCKET)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        if timeout:
+            connection.settimeout(timeout)
+        try:
+            connection.connect(path)
+        except OSError:
+            raise errors.DaemonNotRunningError(path) from None
+        received = bytearray()
+        try:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # A refusal may have come before all was sent.
+        try:
+            while chunk := connection.recv(_CHUNK):
+                received += chunk
+        except TimeoutError:
+            text = f"the daemon did not answer in {timeout:g} s"
+            raise errors.QubesDaemonCommunicationError(text) from None
+        except ConnectionResetError:
+            received.clear()
+    return bytes(received)
+
+
+def _answer(received: bytes, method: str) -> bytes:
+    try:
+        answer = admin.decode_answer(received)
+    except ProtocolError as error:
+        raise errors.QubesDaemonCommunicationError(f"{method}: {error}") from None
+    if answer is None:
+        text = f"{method}: the daemon gave no answer: it does not allow this, or it failed"
+        where = instance.home() / "log" / "insulad.log"
+        raise errors.QubesDaemonAccessError(f"{text}\nIts log may say why: {where}")
+    if isinstance(answer, Refusal):
+        raise errors.from_refusal(answer)
+    return answer
