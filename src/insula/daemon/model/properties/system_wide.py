@@ -1,0 +1,92 @@
+"""The properties of the system (admin-api.md section 6.7)."""
+
+from insula.daemon.model.errors import PropertyValueError
+from insula.daemon.model.properties import defaults, network, parsing
+from insula.daemon.model.properties.definition import Property
+from insula.daemon.model.qube import Qube, QubeClass, Value
+from insula.daemon.model.system import System
+
+POOL = "varlibqubes"  # the pool that holds all volumes, by the name it has in Qubes
+KERNEL_POOL = "linux-kernel"
+
+
+def _must_be_template(found: Qube) -> str | None:
+    return None if found.klass is QubeClass.TEMPLATE else "is not a template"
+
+
+def _check_pool(_system: System, _qube: Qube, value: Value) -> None:
+    if value not in (POOL, KERNEL_POOL):
+        raise PropertyValueError(f"No such pool: {value!r}. There are {POOL} and {KERNEL_POOL}")
+
+
+def _reference(name: str, text: str, *, dom0: bool = False) -> Property:
+    default = (lambda system, _qube: system.dom0.uuid) if dom0 else defaults.constant(None)
+    parse = parsing.qube_named(none=True)
+    return Property(name=name, kind="vm", help=text, default=default, parse=parse)
+
+
+def _pool(name: str, text: str) -> Property:
+    return Property(
+        name=name,
+        kind="str",
+        help=text,
+        default=defaults.system_value("default_pool", POOL),
+        parse=parsing.string_of(),
+        check=_check_pool,
+    )
+
+
+def _seconds(name: str, default: int, text: str) -> Property:
+    return Property(
+        name=name,
+        kind="int",
+        help=text,
+        default=defaults.constant(default),
+        parse=parsing.integer(1),
+    )
+
+
+_ALL = (
+    Property(
+        name="check_updates_vm",
+        kind="bool",
+        help="Whether new qubes look for updates.",
+        default=defaults.constant(True),
+        parse=parsing.boolean,
+    ),
+    _reference("clockvm", "The qube from which the time is taken."),
+    _reference("default_audiovm", "The qube that plays sound of those that name none.", dom0=True),
+    _reference("default_guivm", "The qube that shows windows of those that name none.", dom0=True),
+    _reference("default_dispvm", "The disposable template of qubes that name none."),
+    _reference("management_dispvm", "The disposable template from which qubes are managed."),
+    Property(
+        name="default_kernel",
+        kind="str",
+        help="The kernel of qubes that name none.",
+        parse=parsing.kernel,
+    ),
+    Property(
+        name="default_netvm",
+        kind="vm",
+        help="The qube that provides network to those that name none.",
+        default=defaults.constant(None),
+        parse=parsing.qube_named(none=True, accepts=network.provides_network),
+        check=network.check_default_netvm,
+    ),
+    _pool("default_pool", "The pool of new volumes."),
+    _pool("default_pool_root", "The pool of new root volumes."),
+    _pool("default_pool_private", "The pool of new private volumes."),
+    _pool("default_pool_volatile", "The pool of new volatile volumes."),
+    _pool("default_pool_kernel", "The pool of kernels."),
+    _seconds("default_qrexec_timeout", 60, "Seconds a qube's agent has to become ready."),
+    _seconds("default_shutdown_timeout", 60, "Seconds a qube has to shut down."),
+    _seconds("stats_interval", 3, "Seconds between two rounds of statistics."),
+    Property(
+        name="default_template",
+        kind="vm",
+        help="The template of new qubes that name none.",
+        parse=parsing.qube_named(none=True, accepts=_must_be_template),
+    ),
+    _reference("updatevm", "The qube that fetches updates of dom0."),
+)
+GLOBAL: dict[str, Property] = {prop.name: prop for prop in sorted(_ALL, key=lambda one: one.name)}

@@ -1,0 +1,106 @@
+"""The whole system: its qubes, labels and settings, and how one is found from another. No I/O."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from insula.daemon.model.errors import LabelNotFoundError, QubeNotFoundError, ValueRefusedError
+from insula.daemon.model.labels import BUILT_IN, Label
+from insula.daemon.model.qube import DOM0_UUID, MAXIMUM_QID, Qube, QubeClass, Value
+
+_LONGEST_CHAIN = 64  # qubes; templates and netvms refer to each other without loops
+
+
+@dataclass(slots=True, kw_only=True)
+class System:
+    """host_memory: MiB. kernels: names of those installed. properties: those that were set."""
+
+    qubes: dict[UUID, Qube] = field(default_factory=dict)
+    labels: dict[str, Label] = field(default_factory=lambda: {one.name: one for one in BUILT_IN})
+    properties: dict[str, Value] = field(default_factory=dict)
+    kernels: frozenset[str] = frozenset()
+    host_memory: int = 0
+
+    @property
+    def dom0(self) -> Qube:
+        return self.qubes[DOM0_UUID]
+
+    def named(self, name: str) -> Qube:
+        """The qube of a name.
+
+        Raises:
+            QubeNotFoundError: there is none.
+        """
+        for qube in self.qubes.values():
+            if qube.name == name:
+                return qube
+        raise QubeNotFoundError(name)
+
+    def find(self, uuid: UUID | None) -> Qube | None:
+        return None if uuid is None else self.qubes.get(uuid)
+
+    def in_order(self) -> list[Qube]:
+        """All qubes, dom0 first, then by name."""
+        return sorted(self.qubes.values(), key=lambda qube: (qube.uuid != DOM0_UUID, qube.name))
+
+    def templates_of(self, qube: Qube) -> Iterator[Qube]:
+        """A qube's template, that one's template, and so on."""
+        found = self.find(qube.template)
+        for _ in range(_LONGEST_CHAIN):
+            if found is None:
+                return
+            yield found
+            found = self.find(found.template)
+
+    def root_template(self, qube: Qube) -> Qube:
+        """The qube whose root a qube's root is made from: itself where it has its own.
+
+        Raises:
+            ValueRefusedError: its template is gone.
+        """
+        for one in (qube, *self.templates_of(qube)):
+            if one.klass is QubeClass.TEMPLATE:
+                return one
+        raise ValueRefusedError(f"Qube {qube.name} has no template any more")
+
+    def made_from(self, template: Qube) -> list[Qube]:
+        """Qubes whose template is this one."""
+        return [qube for qube in self.qubes.values() if qube.template == template.uuid]
+
+    def feature(self, qube: Qube, name: str, default: str | None = None) -> str | None:
+        """A feature of a qube or, where it is not set there, of its templates."""
+        for one in (qube, *self.templates_of(qube)):
+            if name in one.features:
+                return one.features[name]
+        return default
+
+    def label(self, text: str) -> Label:
+        """A label by name, index or `label-INDEX`.
+
+        Raises:
+            LabelNotFoundError: there is none.
+        """
+        if text in self.labels:
+            return self.labels[text]
+        digits = text.removeprefix("label-")
+        for label in self.labels.values():
+            if str(label.index) == digits:
+                return label
+        raise LabelNotFoundError(text)
+
+    def free_qid(self) -> int:
+        """The lowest number that no qube has.
+
+        Raises:
+            ValueRefusedError: there is none.
+        """
+        taken = {qube.qid for qube in self.qubes.values()}
+        for qid in range(1, MAXIMUM_QID + 1):
+            if qid not in taken:
+                return qid
+        raise ValueRefusedError(f"There are {MAXIMUM_QID} qubes already")
+
+
+def new_dom0() -> Qube:
+    """The admin domain as every system has it."""
+    return Qube(uuid=DOM0_UUID, qid=0, name="dom0", klass=QubeClass.ADMIN, label="black")

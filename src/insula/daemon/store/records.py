@@ -1,0 +1,83 @@
+"""What the store keeps, as changes to it: each a statement with its values."""
+
+import json
+from dataclasses import dataclass
+from typing import NamedTuple
+from uuid import UUID
+
+from insula.daemon.model.labels import Label
+from insula.daemon.model.qube import Qube, Value
+
+SCHEMA_VERSION = 1
+SCHEMA = (
+    "CREATE TABLE qube (uuid TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE label (name TEXT PRIMARY KEY, number INTEGER UNIQUE NOT NULL, color TEXT NOT "
+    "NULL) WITHOUT ROWID",
+    "CREATE TABLE setting (name TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE run (uuid TEXT PRIMARY KEY, xid INTEGER NOT NULL, started REAL NOT NULL) "
+    "WITHOUT ROWID",
+)
+
+
+class Change(NamedTuple):
+    """One statement and its values."""
+
+    statement: str
+    values: tuple[str | int | float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A qube whose machine was or is to be started. started: seconds since the epoch.
+
+    The row is there before the machine is, and goes after everything of it has gone.
+    """
+
+    uuid: UUID
+    xid: int
+    started: float
+
+
+def put_qube(qube: Qube) -> Change:
+    return Change(
+        "INSERT OR REPLACE INTO qube VALUES (?, ?)",
+        (str(qube.uuid), json.dumps(qube.to_json(), separators=(",", ":"))),
+    )
+
+
+def drop_qube(uuid: UUID) -> Change:
+    return Change("DELETE FROM qube WHERE uuid = ?", (str(uuid),))
+
+
+def put_setting(name: str, value: Value) -> Change:
+    document = json.dumps({"qube": str(value)} if isinstance(value, UUID) else value)
+    return Change("INSERT OR REPLACE INTO setting VALUES (?, ?)", (name, document))
+
+
+def drop_setting(name: str) -> Change:
+    return Change("DELETE FROM setting WHERE name = ?", (name,))
+
+
+def put_label(label: Label) -> Change:
+    return Change(
+        "INSERT OR REPLACE INTO label VALUES (?, ?, ?)", (label.name, label.index, label.color)
+    )
+
+
+def put_run(run: Run) -> Change:
+    return Change(
+        "INSERT OR REPLACE INTO run VALUES (?, ?, ?)", (str(run.uuid), run.xid, run.started)
+    )
+
+
+def drop_run(uuid: UUID) -> Change:
+    return Change("DELETE FROM run WHERE uuid = ?", (str(uuid),))
+
+
+def setting_value(document: str) -> Value:
+    """What put_setting wrote."""
+    loaded = json.loads(document)
+    if isinstance(loaded, dict):
+        return UUID(loaded["qube"])
+    value: Value = loaded
+    return value

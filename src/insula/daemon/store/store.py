@@ -1,0 +1,198 @@
+"""The state of an instance in SQLite: durable when `write` returns, whole whatever happens.
+
+One thread writes; changes that wait while it flushes go together in its next transaction.
+"""
+
+import asyncio
+import json
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID
+
+from insula.daemon.model.labels import Label
+from insula.daemon.model.qube import Qube, Value
+from insula.daemon.store.records import SCHEMA, SCHEMA_VERSION, Change, Run, setting_value
+from insula.protocol.errors import ReportableError
+
+FILE = "insula.db"
+_RESERVE_FILE = "insula.db.reserve"
+_RESERVE = 4 * 1024 * 1024  # bytes that are let go of when the disk is full
+_MOST_TOGETHER = 256  # changes of one transaction
+
+
+class StoreError(ReportableError):
+    """The instance's state cannot be read or written."""
+
+
+@dataclass(slots=True)
+class Stored:
+    """All that the store holds."""
+
+    qubes: list[Qube] = field(default_factory=list)
+    labels: list[Label] = field(default_factory=list)
+    settings: dict[str, Value] = field(default_factory=dict)
+    runs: list[Run] = field(default_factory=list)
+
+
+class _Work(NamedTuple):
+    changes: tuple[Change, ...]
+    done: "asyncio.Future[None]"
+
+
+class Store:
+    """An instance's state. Made on the event loop; its one thread is the only one that writes."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / FILE
+        self._reserve = directory / _RESERVE_FILE
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._connection = _open(self._path)
+        self._hold_reserve()
+        self._thread = threading.Thread(target=self._serve, name="store", daemon=True)
+        self._thread.start()
+
+    def load(self) -> Stored:
+        """Read everything; before the first write.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        try:
+            return _load(self._connection)
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{self._path} cannot be read: {error}") from error
+
+    async def write(self, *changes: Change) -> None:
+        """Make changes durable, all or none, in the order of the calls.
+
+        Raises:
+            StoreError: none of them was made.
+        """
+        done = self._loop.create_future()
+        self._queue.put(_Work(changes, done))
+        await asyncio.shield(done)
+
+    async def close(self) -> None:
+        """End the thread once all that was asked for is written."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._connection.close()
+
+    def _serve(self) -> None:
+        ending = False
+        while not ending:
+            taken = [self._queue.get()]
+            with suppress(queue.Empty):
+                while len(taken) < _MOST_TOGETHER:
+                    taken.append(self._queue.get_nowait())
+            if together := [work for work in taken if work is not None]:
+                self._write_all(together)
+            ending = None in taken
+
+    def _write_all(self, together: list[_Work]) -> None:
+        try:
+            self._transact(change for work in together for change in work.changes)
+            failure = None
+        except sqlite3.Error as error:
+            failure = StoreError(f"{self._path} cannot be written: {error}")
+            failure.hint = "Nothing was changed. Free space on that file system, then try again."
+        with suppress(RuntimeError):  # The loop has ended: nobody waits any more.
+            self._loop.call_soon_threadsafe(_settle, together, failure)
+
+    def _transact(self, changes: Iterable[Change]) -> None:
+        changes = list(changes)
+        try:
+            _execute(self._connection, changes)
+        except sqlite3.OperationalError as error:
+            if "full" not in str(error) or not self._reserve.exists():
+                raise
+            # What frees space, as removing a qube does, must be possible without any.
+            self._reserve.unlink()
+            _execute(self._connection, changes)
+
+    def _hold_reserve(self) -> None:
+        with suppress(OSError):
+            descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, _RESERVE)
+            finally:
+                os.close(descriptor)
+
+
+def _settle(together: list[_Work], failure: StoreError | None) -> None:
+    for work in together:
+        if work.done.done():
+            continue
+        if failure is None:
+            work.done.set_result(None)
+        else:
+            work.done.set_exception(failure)
+            work.done.exception()  # Retrieved: its caller may be gone.
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """The database, with the tables of this version.
+
+    Raises:
+        StoreError: it is none of ours, or of a later version.
+    """
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        path.chmod(0o600)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            _execute(
+                connection,
+                [Change(statement, ()) for statement in SCHEMA]
+                + [Change(f"PRAGMA user_version = {SCHEMA_VERSION}", ())],
+            )
+    except sqlite3.Error as error:
+        raise StoreError(f"{path} cannot be opened: {error}") from error
+    if version > SCHEMA_VERSION:
+        raise StoreError(f"{path} was written by a later version of Insula")
+    return connection
+
+
+def _execute(connection: sqlite3.Connection, changes: list[Change]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for change in changes:
+            connection.execute(change.statement, change.values)
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _load(connection: sqlite3.Connection) -> Stored:
+    return Stored(
+        qubes=[
+            Qube.from_json(json.loads(document))
+            for (document,) in connection.execute("SELECT document FROM qube")
+        ],
+        labels=[
+            Label(number, name, color)
+            for name, number, color in connection.execute(
+                "SELECT name, number, color FROM label ORDER BY number"
+            )
+        ],
+        settings={
+            name: setting_value(document)
+            for name, document in connection.execute("SELECT name, document FROM setting")
+        },
+        runs=[
+            Run(UUID(uuid), xid, started)
+            for uuid, xid, started in connection.execute("SELECT * FROM run")
+        ],
+    )
