@@ -10,8 +10,10 @@ from insula.protocol.errors import ProtocolError
 
 NONCE_SIZE = 16
 # Bytes that no text, JSON or small integer of ours contains, and no end of which is a beginning:
-# a reader may look for them anywhere, behind anything.
-CONTROL_PREFIX = b"\x00\xff\xfe\xfdINSULA-C\xfd\xfe\xff\xff"
+# a reader may look for them anywhere, behind anything. No message to an agent ends in the first
+# byte of its prefix (a seed and a nonce do at times, but there more is on its way): none is held
+# back for what might follow.
+CONTROL_PREFIX = b"\xfd\xff\x00\xfeINSULA-C\xfe\x00\xff\xfe"
 WINDOW_PREFIX = b"\x00\xff\xfe\xfdINSULA-W\xfd\xfe\xff\xff"
 MARKER_SIZE = len(CONTROL_PREFIX) + NONCE_SIZE
 MAX_STALE = 4 * 1024 * 1024  # bytes: all that ring, socket and driver can hold of an older session

@@ -4,7 +4,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from insula.protocol import control
 from insula.protocol.errors import ProtocolError
+from insula.protocol.frames import frame
+from insula.protocol.qrexec import ExecParameters, MessageType, hello
 from insula.protocol.resync import CONTROL_PREFIX, MAX_STALE, MarkerFinder, PrefixScanner
 
 MARKER = b"0123456789abcdef"
@@ -50,3 +53,18 @@ def test_a_new_session_is_seen_amid_data(before: bytes, after: bytes, cuts: list
     assert after.startswith(seen)
     # What is held back is at most a beginning of a prefix.
     assert CONTROL_PREFIX.startswith(after[len(seen) :])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        control.park(),
+        control.shutdown(),
+        control.Clock(1_700_000_000_000_000_000).encode(),
+        control.Identity({"/name": "work"}).encode(),
+        hello(),
+        frame(MessageType.EXEC_CMDLINE, ExecParameters(0, 513, "user:true").encode()),
+    ],
+)
+def test_a_whole_message_is_passed_on_at_once(message: bytes) -> None:
+    assert PrefixScanner(CONTROL_PREFIX).feed(message) == [message]
