@@ -1,11 +1,21 @@
 """What holds of a process in its jail, read from /proc."""
 
+import os
+import stat
+from dataclasses import dataclass
 from pathlib import Path
 
-from insula.protocol.keeper import Facts
+from insula.protocol.keeper import Facts, HeldDescriptor
 
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 _SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+
+
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    number: int
+    place: str
+    writable: bool
 
 
 def read_facts(pid: int) -> Facts:
@@ -23,9 +33,13 @@ def read_facts(pid: int) -> Facts:
     capabilities = 0
     for name in _SETS:
         capabilities |= int(status[name], 16)
+    uids = _numbers(status["Uid"])
+    gids = tuple(dict.fromkeys(_numbers(status["Gid"]) + _numbers(status["Groups"])))
+    mounts = [_mount(line) for line in (place / "mountinfo").read_text().splitlines()]
+    inside = frozenset(mount.number for mount in mounts)
     return Facts(
-        uids=_numbers(status["Uid"]),
-        gids=tuple(dict.fromkeys(_numbers(status["Gid"]) + _numbers(status["Groups"]))),
+        uids=uids,
+        gids=gids,
         no_new_privs=status["NoNewPrivs"].strip() == "1",
         seccomp=int(status["Seccomp"]),
         seccomp_filters=int(status["Seccomp_filters"]),
@@ -35,9 +49,9 @@ def read_facts(pid: int) -> Facts:
             for name in NAMESPACES
             if (place / "ns" / name).stat().st_ino != Path("/proc/self/ns", name).stat().st_ino
         ),
-        descriptors=tuple(sorted(_descriptors(place / "fd"))),
+        descriptors=tuple(_descriptors(place, inside, uids, gids)),
         root_entries=tuple(sorted(entry.name for entry in (place / "root").iterdir())),
-        mounts=tuple(_mounts((place / "mountinfo").read_text())),
+        mounts=tuple((mount.place, mount.writable) for mount in mounts),
     )
 
 
@@ -55,20 +69,46 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split())
 
 
-def _descriptors(folder: Path) -> list[tuple[int, str]]:
+def _mount(line: str) -> _Mount:
+    """Of a line as proc(5) has them."""
+    fields = line.split(" ")
+    return _Mount(int(fields[0]), fields[4], "rw" in fields[5].split(","))
+
+
+def _descriptors(
+    place: Path, inside: frozenset[int], uids: tuple[int, ...], gids: tuple[int, ...]
+) -> list[HeldDescriptor]:
     found = []
-    for entry in folder.iterdir():
+    for number in sorted(int(entry.name) for entry in (place / "fd").iterdir()):
+        entry = place / "fd" / str(number)
         try:
-            found.append((int(entry.name), what_is(entry)))
-        except FileNotFoundError:
+            details = dict(
+                line.split(":\t", 1)
+                for line in (place / "fdinfo" / str(number)).read_text().splitlines()
+                if ":\t" in line
+            )
+            held = HeldDescriptor(
+                number=number,
+                what=what_is(entry),
+                inside=int(details["mnt_id"]) in inside,
+                reopens=_reopens(entry, int(details["flags"], 8), uids, gids),
+            )
+        except FileNotFoundError:  # It was closed meanwhile.
             continue
+        found.append(held)
     return found
 
 
-def _mounts(mountinfo: str) -> list[tuple[str, bool]]:
-    """Place and whether it is writable, of lines as proc(5) has them."""
-    found = []
-    for line in mountinfo.splitlines():
-        fields = line.split(" ")
-        found.append((fields[4], "rw" in fields[5].split(",")))
-    return found
+def _reopens(entry: Path, flags: int, uids: tuple[int, ...], gids: tuple[int, ...]) -> bool:
+    """Whether a file that is open to read could be opened to write by /proc/self/fd.
+
+    Judged by the file's mode: the jail's filter keeps its owner from changing that.
+    """
+    found = entry.stat()
+    if flags & os.O_ACCMODE != os.O_RDONLY or not stat.S_ISREG(found.st_mode):
+        return False
+    if os.statvfs(entry).f_flag & os.ST_RDONLY:
+        return False
+    if found.st_uid in uids:
+        return bool(found.st_mode & stat.S_IWUSR)
+    return bool(found.st_mode & (stat.S_IWGRP if found.st_gid in gids else stat.S_IWOTH))

@@ -11,7 +11,7 @@ from typing import Any
 from insula.keeper.facts import read_facts
 from insula.keeper.loop import Loop
 from insula.keeper.ring import Ring
-from insula.keeper.spawn import SpawnError, Spawning, spawn
+from insula.keeper.spawn import SpawnError, Spawning, parent, spawn
 from insula.protocol.keeper import JailSpec
 
 START_TIMEOUT = 15.0  # seconds until the program runs in its jail
@@ -190,15 +190,13 @@ class Processes:
 
     def _end_strangers(self) -> None:
         """End what a bwrap left to us that died before it told of it."""
-        ours = str(os.getpid())
         known = {
             pid for one in self._known.values() for pid in (one.layers.outer, one.layers.inner)
         }
-        for status in Path("/proc").glob("[0-9]*/stat"):
-            pid = int(status.parent.name)
+        for folder in Path("/proc").glob("[0-9]*"):
+            pid = int(folder.name)
             with suppress(OSError):
-                parent = status.read_text().rpartition(")")[2].split()[1]
-                if parent == ours and pid not in known:
+                if pid not in known and parent(pid) == os.getpid():
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
 

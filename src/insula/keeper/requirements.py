@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from insula.keeper.facts import what_is
+from insula.keeper.jail import bound
 from insula.protocol.errors import ReportableError
-from insula.protocol.keeper import Facts, JailKind
+from insula.protocol.keeper import Facts, HeldDescriptor, JailKind
 
 _NAMESPACES = frozenset(("user", "mnt", "pid", "net", "ipc", "uts"))
 _FIRST_NUMBER = 3  # below are standard streams
-# What a program opens for itself in a jail: events, timers, its own pipes and connections.
+_STREAMS = ("/dev/null ", "pipe:")
+# What a program makes for itself: events, timers, its own pipes and connections, virtual machines.
 _OWN_KINDS = (
     *("anon_inode:[event", "anon_inode:[timerfd]", "anon_inode:[signalfd]", "anon_inode:kvm-"),
-    *("socket:", "pipe:", "/dev/urandom ", "/dev/random ", "/dev/null ", "/dev/kvm "),
+    *("socket:", "pipe:"),
 )
-_DEVICES = ("null", "zero", "random", "urandom", "kvm")
-_WRITABLE = frozenset(("/proc", *(f"/dev/{name}" for name in _DEVICES)))
+_DEVICES = frozenset(f"/dev/{name}" for name in ("null", "zero", "random", "urandom", "kvm"))
 _MACHINE_ROOT = frozenset(("dev", "lib", "lib64", "proc", "usr"))
 _OURS = 1  # system call filters: the jail's own
 _AND_ITS_OWN = 2  # and the one that QEMU puts on itself
@@ -54,12 +55,12 @@ def assert_jailed(facts: Facts, wanted: Requirements) -> None:
     Raises:
         JailError: names everything that does not hold.
     """
-    wrong = [*_identity(facts, wanted), *_reach(facts, wanted)]
+    wrong = [*_privileges(facts, wanted), *_reach(facts, wanted)]
     if wrong:
         raise JailError("the jail is not in force: " + "; ".join(wrong))
 
 
-def _identity(facts: Facts, wanted: Requirements) -> list[str]:
+def _privileges(facts: Facts, wanted: Requirements) -> list[str]:
     wrong = []
     uid = os.geteuid() if wanted.uid is None else wanted.uid
     if set(facts.uids) != {uid}:
@@ -85,20 +86,34 @@ def _reach(facts: Facts, wanted: Requirements) -> list[str]:
     wrong = []
     if missing := _NAMESPACES - set(facts.namespaces):
         wrong.append(f"it shares namespaces: {', '.join(sorted(missing))}")
-    for number, what in facts.descriptors:
-        # By what they are, not by number: QEMU moves those of its descriptor sets.
-        if number >= _FIRST_NUMBER and not _known(what, wanted.given):
-            wrong.append(f"it holds descriptor {number}, {what}")
-    if wanted.kind is JailKind.MACHINE and (more := set(facts.root_entries) - _MACHINE_ROOT):
-        wrong.append(f"it sees {', '.join(sorted(more))}")
+    for held in facts.descriptors:
+        if not _expected(held, wanted.given):
+            wrong.append(f"it holds descriptor {held.number}, {held.what}")
+        if held.reopens:
+            wrong.append(f"it may only read descriptor {held.number} but could write {held.what}")
+    if wanted.kind is JailKind.MACHINE:
+        if more := set(facts.root_entries) - _MACHINE_ROOT:
+            wrong.append(f"it sees {', '.join(sorted(more))}")
+        places = {place for place, _ in facts.mounts if not place.startswith("/proc/")}
+        if more := places - {"/", "/proc"} - _DEVICES - set(bound(wanted.kind)):
+            wrong.append(f"it has mounted {', '.join(sorted(more))}")
     for place, writable in facts.mounts:
-        if writable and place not in _WRITABLE:
+        if writable and place not in _DEVICES:
             wrong.append(f"it can write to {place}")
     return wrong
 
 
-def _known(what: str, given: frozenset[str]) -> bool:
-    return what in given or what.startswith(_OWN_KINDS)
+def _expected(held: HeldDescriptor, given: frozenset[str]) -> bool:
+    if held.number < _FIRST_NUMBER:
+        return held.what.startswith(_STREAMS)
+    # By what it is, not by its number: QEMU moves those of its descriptor sets.
+    known = {_identity(what) for what in given}
+    return held.inside or _identity(held.what) in known or held.what.startswith(_OWN_KINDS)
+
+
+def _identity(what: str) -> str:
+    """A file by its device and inode, as its name is another in another mount; else all of it."""
+    return what.rpartition(" ")[2] if what.startswith("/") else what
 
 
 def _kvm_group() -> int:

@@ -34,7 +34,9 @@ AF_UNIX = 1
 CLONE_THREAD = 0x00010000
 TERMINAL_INJECTIONS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 
-SOCKET, SOCKETPAIR, IOCTL, CLONE = 41, 53, 16, 56
+HOLD_UPS = (1024, 1026)  # F_SETLEASE, F_NOTIFY
+
+SOCKET, SOCKETPAIR, IOCTL, CLONE, FCNTL = 41, 53, 16, 56, 72
 
 _OTHER_PROCESSES = {
     "ptrace": 101,
@@ -84,6 +86,28 @@ _NAMESPACES_AND_MOUNTS = {
     "open_by_handle_at": 304,
     "mknod": 133,
     "mknodat": 259,
+}
+# Modes of files stay as they are: by them the owner of a file that is open to read is kept from
+# opening it to write. No watch, lease or flush tells of others' files or holds them up.
+_FILES = {
+    "chmod": 90,
+    "fchmod": 91,
+    "chown": 92,
+    "fchown": 93,
+    "lchown": 94,
+    "fchownat": 260,
+    "fchmodat": 268,
+    "setxattr": 188,
+    "lsetxattr": 189,
+    "fsetxattr": 190,
+    "removexattr": 197,
+    "lremovexattr": 198,
+    "fremovexattr": 199,
+    "inotify_init": 253,
+    "inotify_add_watch": 254,
+    "inotify_init1": 294,
+    "sync": 162,
+    "syncfs": 306,
 }
 _KERNEL = {
     "syslog": 103,
@@ -158,6 +182,7 @@ DENIED: dict[str, int] = {
     **_OTHER_PROCESSES,
     **_IDENTITY,
     **_NAMESPACES_AND_MOUNTS,
+    **_FILES,
     **_KERNEL,
     **_SCHEDULING,
     **_SYSTEM_V,
@@ -189,10 +214,8 @@ def jail_filter() -> bytes:
     code += _for_call(SOCKET, 0, _unless(_JUMP_EQUAL, AF_UNIX, REFUSED))
     code += _for_call(SOCKETPAIR, 0, _unless(_JUMP_EQUAL, AF_UNIX, REFUSED))
     code += _for_call(CLONE, 0, _unless(_JUMP_ANY_BIT, CLONE_THREAD, REFUSED))
-    injections: list[bytes] = []
-    for request in TERMINAL_INJECTIONS:
-        injections += _when(_JUMP_EQUAL, request, REFUSED)
-    code += _for_call(IOCTL, 1, injections)
+    code += _for_call(IOCTL, 1, _none_of(TERMINAL_INJECTIONS))
+    code += _for_call(FCNTL, 1, _none_of(HOLD_UPS))
     return b"".join([*code, _one(_RETURN, ALLOW)])
 
 
@@ -208,6 +231,10 @@ def _when(test: int, constant: int, action: int) -> list[bytes]:
 def _unless(test: int, constant: int, action: int) -> list[bytes]:
     """End with action if the loaded word fails the test."""
     return [_one(test, constant, 1, 0), _one(_RETURN, action)]
+
+
+def _none_of(constants: tuple[int, ...]) -> list[bytes]:
+    return [one for constant in constants for one in _when(_JUMP_EQUAL, constant, REFUSED)]
 
 
 def _for_call(number: int, argument: int, checks: list[bytes]) -> list[bytes]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from insula.keeper import jail
+from insula.keeper.read_only import keep_from_writing
 from insula.keeper.seccomp import jail_filter
 from insula.protocol.keeper import JailKind, JailSpec
 
@@ -55,14 +56,22 @@ class Spawning:
             return False
         self.said += data
         try:
-            self.inner = int(json.loads(self.said)["child-pid"])
-            self.inner_fd = os.pidfd_open(self.inner)
+            inner = int(json.loads(self.said)["child-pid"])
         except (ValueError, KeyError, TypeError) as error:
             if data and len(self.said) < _LONGEST_INFO:
                 return False
             raise SpawnError("its jail was not made") from error
+        try:
+            self.inner_fd = os.pidfd_open(inner)
+            # It may have ended, and the number have become a stranger's before it was opened.
+            if parent(inner) not in (self.outer, os.getpid()):
+                raise ProcessLookupError(inner)
         except OSError as error:
+            if self.inner_fd >= 0:
+                os.close(self.inner_fd)
+                self.inner_fd = -1
             raise SpawnError("it ended in its jail's making") from error
+        self.inner = inner
         return True
 
     def entered(self) -> bool:
@@ -100,6 +109,15 @@ class Spawning:
             if pidfd >= 0:
                 os.close(pidfd)
         self.outer_fd = self.inner_fd = -1
+
+
+def parent(pid: int) -> int:
+    """Whose child a process is.
+
+    Raises:
+        OSError: it is gone.
+    """
+    return int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[1])
 
 
 def spawn(spec: JailSpec, given: Sequence[int]) -> Spawning:
@@ -152,6 +170,8 @@ def _check(spec: JailSpec, given: Sequence[int]) -> None:
         raise SpawnError("a program in a jail cannot be root: it needs a uid")
     if spec.uid is not None and (os.geteuid() != 0 or not 0 < spec.uid < 2**32 - 1):
         raise SpawnError(f"cannot become user {spec.uid}")
+    if spec.read_only and spec.kind is JailKind.MACHINE:
+        raise SpawnError("a machine sees no files beyond its own program's")
     if spec.kvm and spec.kind is not JailKind.MACHINE:
         raise SpawnError("only a machine gets KVM")
 
@@ -170,7 +190,9 @@ def _become(
         os.setsid()
         _place(placed, output)
         _limit(spec)
-        if spec.uid is not None:
+        if spec.uid is None:
+            keep_from_writing(spec.descriptors)
+        else:
             os.setgroups(_kvm_groups() if spec.kvm else [])
             os.setresgid(spec.uid, spec.uid, spec.uid)
             os.setresuid(spec.uid, spec.uid, spec.uid)
@@ -180,6 +202,7 @@ def _become(
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.chdir("/")
+        _assert_placed(placed)
         os.execve(argv[0], argv, {})
     except BaseException as error:
         os.write(2, f"{error!r}\n".encode())
@@ -205,9 +228,24 @@ def _place(placed: list[tuple[int, int]], output: int) -> None:
     os.closerange(last + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 
+def _assert_placed(placed: list[tuple[int, int]]) -> None:
+    """Nothing is open that the program does not get: facts cannot tell whose a socket is."""
+    expected = {*range(FIRST_NUMBER), *(number for _, number in placed)}
+    found = {int(entry.name) for entry in Path("/proc/self/fd").iterdir() if _inherited(entry)}
+    if found != expected:
+        raise RuntimeError(f"open are {sorted(found)}, not {sorted(expected)}")
+
+
+def _inherited(entry: Path) -> bool:
+    try:
+        return os.get_inheritable(int(entry.name))
+    except OSError:  # That of the listing is closed by now.
+        return False
+
+
 def _limit(spec: JailSpec) -> None:
     limits = {
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CORE: 1,  # Not 0: that would still feed a host's handler of core dumps.
         resource.RLIMIT_NOFILE: NO_FILES,
         resource.RLIMIT_NICE: 0,
         resource.RLIMIT_RTPRIO: 0,

@@ -93,13 +93,26 @@ class JailSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldDescriptor:
+    """A descriptor that a process in a jail has open.
+
+    what: what /proc says it is, and its identity. inside: it was opened by a path of the jail's
+    own. reopens: it may only be read, but what it is of could be opened again to be written.
+    """
+
+    number: int
+    what: str
+    inside: bool
+    reopens: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What holds of a process in its jail, read from /proc by the keeper.
 
     uids, gids: every kind of them, as the keeper's user namespace sees them.
     seccomp_filters: how many system call filters are in force.
     namespaces: those it does not share with the keeper, among user mnt pid net ipc uts cgroup.
-    descriptors: its open descriptors as (number, what /proc says it is and its identity).
     mounts: (place, whether it can be written to) of all that is mounted in its jail.
     """
 
@@ -110,7 +123,7 @@ class Facts:
     seccomp_filters: int
     capabilities: int  # union of the effective, permitted, inheritable, bounding and ambient sets
     namespaces: tuple[str, ...]
-    descriptors: tuple[tuple[int, str], ...]
+    descriptors: tuple[HeldDescriptor, ...]
     root_entries: tuple[str, ...]
     mounts: tuple[tuple[str, bool], ...]
 
@@ -127,7 +140,7 @@ class Facts:
             seccomp_filters=loaded["seccomp_filters"],
             capabilities=loaded["capabilities"],
             namespaces=tuple(loaded["namespaces"]),
-            descriptors=tuple((number, what) for number, what in loaded["descriptors"]),
+            descriptors=tuple(HeldDescriptor(**held) for held in loaded["descriptors"]),
             root_entries=tuple(loaded["root_entries"]),
             mounts=tuple((place, writable) for place, writable in loaded["mounts"]),
         )
