@@ -1,11 +1,13 @@
 """Two X servers, a qube's and a desktop's, joined by the real agent and the real viewer."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.desktop.host import Host
 from tests.desktop.joined import Joined, XServer
 
 
@@ -24,8 +26,18 @@ def qube_display() -> Iterator[XServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def host() -> Iterator[Host]:
+    """A keeper for jailed viewers. Its directory's name is short: a socket's path has a limit."""
+    with (
+        tempfile.TemporaryDirectory(prefix="i") as run,
+        Host.started(Path(run)) as started,
+    ):
+        yield started
+
+
 @pytest.fixture
-def joined(desktop: XServer, qube_display: XServer, tmp_path: Path) -> Iterator[Joined]:
+def joined(host: Host, desktop: XServer, qube_display: XServer, tmp_path: Path) -> Iterator[Joined]:
     """Agent and viewer of a qube named work with the blue label, connected."""
     with ExitStack() as stack:
-        yield stack.enter_context(Joined.started(desktop, qube_display, tmp_path))
+        yield stack.enter_context(Joined.started(host, desktop, qube_display, tmp_path))

@@ -15,16 +15,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID, uuid4
 
 import xcffib
 import xcffib.xproto
 
 from insula.protocol.gui.geometry import Rect
+from tests.desktop.host import BLUE, Host, JailedViewer
 
 SOURCES = Path(__file__).parents[2] / "src"
 TIMEOUT = 20.0  # seconds for anything that a test waits for
 REGION_SIZE = 64 * 1024 * 1024
-BLUE = 0x3465A4
 _F_ADD_SEALS, _F_SEAL_SHRINK = 1033, 2
 Value = TypeVar("Value")
 
@@ -190,47 +191,69 @@ def inside(rows: list[list[int]], border: int) -> set[int]:
 
 @dataclass(slots=True)
 class Joined:
-    """An agent on the qube's display and a viewer on the desktop's."""
+    """An agent on the qube's display and a jailed viewer on the desktop's."""
 
+    host: Host
     desktop: XServer
     qube: XServer
-    directory: Path
-    region: int  # descriptor
-    viewer: subprocess.Popen[bytes]
+    directory: Path  # where the agent writes its status
+    uuid: UUID
+    viewer: JailedViewer
     agent: subprocess.Popen[bytes]
     options: dict[str, object] = field(default_factory=dict)
 
     @classmethod
     @contextmanager
     def started(
-        cls, desktop: XServer, qube: XServer, directory: Path, **options: object
+        cls, host: Host, desktop: XServer, qube: XServer, directory: Path, **options: object
     ) -> Iterator["Joined"]:
-        region = make_region()
-        environment = {
-            "DISPLAY": qube.display,
-            "INSULA_GUI_SOCKET": str(directory / "gui.sock"),
-            "INSULA_PIXELS": f"/proc/{os.getpid()}/fd/{region}",
-            "INSULA_GUI_RUN": str(directory),
-            "PYTHONPATH": str(SOURCES),
-        }
-        python = os.environ.get("INSULA_TEST_AGENT_PYTHON", sys.executable)
-        with running([python, "-m", "insula.guest.gui"], environment) as agent:
+        uuid = uuid4()
+        with running_agent(host, qube, directory, uuid) as agent:
             status = directory / "gui-agent.status"
-            wait_for(lambda: status.exists() and status.read_text() == "started\n", "the agent")
-            with viewer(desktop, directory, region, options) as shown:
+            viewer = host.open(uuid, desktop.display, **options)
+            made = cls(host, desktop, qube, directory, uuid, viewer, agent, options)
+            try:
                 wait_for(lambda: status.read_text() == "connected\n", "the viewer")
-                yield cls(desktop, qube, directory, region, shown, agent, options)
-        os.close(region)
+                yield made
+            finally:
+                host.call(host.viewers.close(uuid))
+                os.close(made.viewer.pidfd)
 
-    @contextmanager
-    def second_viewer(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Another viewer, for when the first is gone."""
-        with viewer(self.desktop, self.directory, self.region, self.options) as shown:
-            yield shown
+    def open_again(self) -> None:
+        """Open another viewer; one that is still there is replaced."""
+        os.close(self.viewer.pidfd)
+        self.viewer = self.host.open(self.uuid, self.desktop.display, **self.options)
 
     def shown(self, title: str) -> TopLevel:
         """Wait for a window on the desktop."""
         return wait_for(lambda: self.desktop.framed(title), f"a window {title!r}")
+
+
+@contextmanager
+def running_agent(
+    host: Host, qube: XServer, directory: Path, uuid: UUID
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A window agent where the machine of a qube would be, waiting for a viewer."""
+    sockets = host.run / "qubes" / str(uuid)
+    sockets.mkdir(parents=True)
+    region = make_region()
+    host.call(host.keeper.hold(f"pixels/qube-{uuid}", region))
+    environment = {
+        "DISPLAY": qube.display,
+        "INSULA_GUI_SOCKET": str(sockets / "gui.sock"),
+        "INSULA_PIXELS": f"/proc/{os.getpid()}/fd/{region}",
+        "INSULA_GUI_RUN": str(directory),
+        "PYTHONPATH": str(SOURCES),
+    }
+    python = os.environ.get("INSULA_TEST_AGENT_PYTHON", sys.executable)
+    try:
+        with running([python, "-m", "insula.guest.gui"], environment) as agent:
+            status = directory / "gui-agent.status"
+            wait_for(lambda: status.exists() and status.read_text() == "started\n", "the agent")
+            yield agent
+    finally:
+        os.close(region)
+        host.forget_pixels(uuid)
 
 
 def make_region() -> int:
@@ -257,18 +280,6 @@ def viewer_on(
         environment = {"PYTHONPATH": str(SOURCES)}
         with running(arguments, environment, pass_fds=descriptors, **more) as process:
             connected.close()
-            yield process
-
-
-@contextmanager
-def viewer(
-    desktop: XServer, directory: Path, region: int, options: dict[str, object]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A viewer connected to the agent's socket."""
-    with socket.socket(socket.AF_UNIX) as channel:
-        channel.connect(str(directory / "gui.sock"))
-        with viewer_on(desktop, channel, region, options) as process:
-            channel.close()
             yield process
 
 

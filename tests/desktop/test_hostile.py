@@ -39,7 +39,8 @@ from insula.protocol.gui.messages import (
 )
 from insula.protocol.gui.stream import take_from_viewer
 from insula.protocol.resync import MARKER_SIZE
-from tests.desktop.joined import BLUE, TIMEOUT, XServer, fill, make_region, viewer_on, wait_for
+from tests.desktop.host import BLUE
+from tests.desktop.joined import TIMEOUT, XServer, fill, make_region, viewer_on, wait_for
 
 RED = 0xFF0001
 LAST = 0xFFFF_FFF0

@@ -51,10 +51,14 @@ def find(content: bytes, hostname: bytes, display: bytes) -> Authorization:
 
 
 def of_display(display: str) -> Authorization:
-    """The cookie of a local display, from $XAUTHORITY or ~/.Xauthority."""
-    path = Path(os.environ.get("XAUTHORITY") or Path.home() / ".Xauthority")
+    """The cookie of a local display; none where there is no such file."""
     try:
-        content = path.read_bytes()
+        content = path().read_bytes()
     except OSError:
         return Authorization()
     return find(content, socket.gethostname().encode(), display.encode())
+
+
+def path() -> Path:
+    """The file of cookies: $XAUTHORITY or ~/.Xauthority."""
+    return Path(os.environ.get("XAUTHORITY") or Path.home() / ".Xauthority")

@@ -1,0 +1,57 @@
+"""A viewer's options from features: gui-OPTION of the qube, else gui-default-OPTION of dom0's."""
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+
+MAX_WINDOWS = 100_000
+_COLOUR = re.compile(r"white|black|(0x|#)?[0-9a-fA-F]{6}", re.ASCII)
+_WINDOWS = re.compile(r"[1-9][0-9]{0,5}", re.ASCII)
+
+log = logging.getLogger(__name__)
+
+
+def viewer_options(own: Mapping[str, str], system: Mapping[str, str]) -> dict[str, object]:
+    """What a viewer is told, by the names of gui.md section 16; a bad value is passed over."""
+    found: dict[str, object] = {}
+    for option, read in _OPTIONS.items():
+        name = option.replace("_", "-")
+        for features, feature in ((own, f"gui-{name}"), (system, f"gui-default-{name}")):
+            if feature not in features:
+                continue
+            try:
+                found[option] = read(features[feature])
+            except ValueError as error:
+                log.warning("feature not used", extra={"feature": feature, "why": str(error)})
+            break
+    return found
+
+
+def _override_redirect(text: str) -> str:
+    """Both spellings of "disabled" are in use."""
+    meanings = {"allow": "allow", "disabled": "disabled", "disable": "disabled"}
+    if text not in meanings:
+        raise ValueError(f"{text!r} is neither allow nor disabled")
+    return meanings[text]
+
+
+def _colour(text: str) -> str:
+    if _COLOUR.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no colour")
+    return text
+
+
+def _windows(text: str) -> int:
+    if _WINDOWS.fullmatch(text) is None or int(text) > MAX_WINDOWS:
+        raise ValueError(f"{text!r} is no number of windows")
+    return int(text)
+
+
+_OPTIONS: dict[str, Callable[[str], object]] = {
+    "allow_fullscreen": bool,
+    "override_redirect_protection": bool,
+    "override_redirect": _override_redirect,
+    "allow_utf8_titles": bool,
+    "windows_count_limit": _windows,
+    "window_background_color": _colour,
+}
