@@ -15,8 +15,8 @@ MAX_UNSENT = 256  # records; who does not take them is let go of
 _PAUSE_AT = 16  # unsent records at which no more is read from the client
 _ANCILLARY = socket.CMSG_SPACE(wire.MAX_DESCRIPTORS * array.array("i").itemsize)
 
-# Serves one request: the client, the record's fields, its descriptors.
-Serve = Callable[["Client", dict[str, Any], list[int]], None]
+# Serves one request: the client, the request, its descriptors.
+Serve = Callable[["Client", wire.Request, list[int]], None]
 
 
 class Client:
@@ -97,7 +97,7 @@ class Client:
         try:
             record = _read(self._socket, given)
             if record is not None:
-                self._serve(self, wire.decode(record), given)
+                self._serve(self, wire.Request.decode(record), given)
         except (OSError, ProtocolError):
             self.close()
         finally:

@@ -15,7 +15,7 @@ from insula.keeper.processes import Processes
 from insula.keeper.spawn import SpawnError
 from insula.protocol import keeper as wire
 from insula.protocol.errors import ProtocolError
-from insula.protocol.keeper import JailSpec
+from insula.protocol.keeper import Operation, Request
 
 MAX_CLIENTS = 64
 _SPARE = 300  # descriptors that are kept free for clients and what they send
@@ -37,17 +37,16 @@ class Keeper:
         self._clients: set[Client] = set()
         self._watchers: set[Client] = set()
         self._stopping = False
-        self._operations: dict[str, Callable[[Fields, list[int]], Fields]] = {
-            "hello": lambda _fields, _given: {"version": wire.VERSION, "pid": os.getpid()},
-            "verify": lambda fields, _given: {"facts": self._processes.verify(_name(fields))},
-            "kill": self._kill,
-            "list": self._list,
-            "forget": self._forget,
-            "log": lambda fields, _given: {"text": _fitting(self._processes.log(_name(fields)))},
-            "hold": self._hold,
-            "drop": self._drop,
-            "names": self._names,
-            "stop": self._stop,
+        self._simple: dict[Operation, Callable[[Request], Fields]] = {
+            Operation.HELLO: lambda _: {"version": wire.VERSION, "pid": os.getpid()},
+            Operation.VERIFY: lambda request: {"facts": self._processes.verify(request.name)},
+            Operation.KILL: self._kill,
+            Operation.LIST: self._list,
+            Operation.FORGET: self._forget,
+            Operation.LOG: lambda request: {"text": _fitting(self._processes.log(request.name))},
+            Operation.DROP: self._drop,
+            Operation.NAMES: self._names,
+            Operation.STOP: self._stop,
         }
 
     def run(self) -> None:
@@ -71,47 +70,39 @@ class Keeper:
         self._clients.discard(client)
         self._watchers.discard(client)
 
-    def _serve(self, client: Client, fields: Fields, given: list[int]) -> None:
-        number = fields.get("id")
-        if not isinstance(number, int):
-            raise ProtocolError("a request has no id")
-        operation = fields.get("op")
+    def _serve(self, client: Client, request: Request, given: list[int]) -> None:
+        answer: Fields = {}
         sent: list[int] = []
         try:
-            match operation:
-                case "spawn":
-                    self._spawn(client, number, fields, given)
+            match request.operation:
+                case Operation.SPAWN:
+                    self._spawn(client, request, given)
                     return
-                case "take":
-                    answer: Fields = {}
-                    sent = [self._held[_name(fields)]]
-                case "watch":
+                case Operation.TAKE:
+                    sent = [self._held[request.name]]
+                case Operation.HOLD:
+                    self._hold(request.name, given)
+                case Operation.WATCH:
                     self._watchers.add(client)
-                    answer = {}
-                case str() if operation in self._operations:
-                    answer = self._operations[operation](fields, given)
-                case _:
-                    raise ProtocolError("no such operation")
-            client.send({"id": number, "ok": True, **answer}, sent)
+                case operation:
+                    answer = self._simple[operation](request)
+            client.send({"id": request.number, "ok": True, **answer}, sent)
         except (KeyError, SpawnError, OSError, NotImplementedError) as error:
-            _refuse(client, number, str(error), missing=isinstance(error, KeyError))
+            _refuse(client, request.number, str(error), missing=isinstance(error, KeyError))
 
-    def _spawn(self, client: Client, number: int, fields: Fields, given: list[int]) -> None:
-        jail = fields.get("jail")
-        if not isinstance(jail, dict):
-            raise ProtocolError("a spawn has no jail")
+    def _spawn(self, client: Client, request: Request, given: list[int]) -> None:
+        assert request.jail is not None
         self._require_room(_PER_PROCESS)
 
         def answer(started: dict[str, int] | None, pidfd: int, failure: str) -> None:
             if started is None:
-                _refuse(client, number, _fitting(failure), missing=False)
+                _refuse(client, request.number, _fitting(failure), missing=False)
             else:
-                client.send({"id": number, "ok": True, **started}, [pidfd])
+                client.send({"id": request.number, "ok": True, **started}, [pidfd])
 
-        self._processes.start(_name(fields), JailSpec.from_json(jail), given, answer)
+        self._processes.start(request.name, request.jail, given, answer)
 
-    def _hold(self, fields: Fields, given: list[int]) -> Fields:
-        name = _name(fields)
+    def _hold(self, name: str, given: list[int]) -> None:
         if len(given) != 1:
             raise ProtocolError(f"{len(given)} descriptors to hold under one name")
         self._require_room(1)
@@ -120,33 +111,30 @@ class Keeper:
         self._held[name] = kept
         if previous is not None:
             os.close(previous)
+
+    def _drop(self, request: Request) -> Fields:
+        os.close(self._held.pop(request.name))
         return {}
 
-    def _drop(self, fields: Fields, _given: list[int]) -> Fields:
-        os.close(self._held.pop(_name(fields)))
+    def _kill(self, request: Request) -> Fields:
+        self._processes.kill(request.name)
         return {}
 
-    def _kill(self, fields: Fields, _given: list[int]) -> Fields:
-        self._processes.kill(_name(fields))
+    def _forget(self, request: Request) -> Fields:
+        self._processes.forget(request.name)
         return {}
 
-    def _forget(self, fields: Fields, _given: list[int]) -> Fields:
-        self._processes.forget(_name(fields))
-        return {}
-
-    def _list(self, fields: Fields, _given: list[int]) -> Fields:
+    def _list(self, request: Request) -> Fields:
         listing = self._processes.listing()
-        names, more = _page(sorted(listing), fields, 120)
+        names, more = _page(sorted(listing), request.after, 120)
         return {"processes": {name: listing[name] for name in names}, "more": more}
 
-    def _names(self, fields: Fields, _given: list[int]) -> Fields:
-        prefix = fields.get("prefix")
-        if not isinstance(prefix, str):
-            raise ProtocolError("names has no prefix")
-        names, more = _page(sorted(name for name in self._held if name.startswith(prefix)), fields)
+    def _names(self, request: Request) -> Fields:
+        held = sorted(name for name in self._held if name.startswith(request.prefix))
+        names, more = _page(held, request.after)
         return {"names": names, "more": more}
 
-    def _stop(self, _fields: Fields, _given: list[int]) -> Fields:
+    def _stop(self, _request: Request) -> Fields:
         if running := self._processes.running():
             raise SpawnError(f"{running} processes run")
         # Before the answer: whoever has it may at once look for a keeper, or start the next.
@@ -169,22 +157,12 @@ class Keeper:
             raise SpawnError(f"the keeper may have {limit} descriptors; raise its limit")
 
 
-def _name(fields: Fields) -> str:
-    name = fields.get("name")
-    if not isinstance(name, str) or not 0 < len(name) <= wire.MAX_NAME or not name.isprintable():
-        raise ProtocolError("a request has no proper name")
-    return name
-
-
 def _refuse(client: Client, number: int, why: str, *, missing: bool) -> None:
     client.send({"id": number, "ok": False, "missing": missing, "error": why})
 
 
-def _page(names: list[str], fields: Fields, extra: int = 8) -> tuple[list[str], bool]:
-    """Those beyond "after" that fit a record, and whether more are left."""
-    after = fields.get("after", "")
-    if not isinstance(after, str):
-        raise ProtocolError("after is no name")
+def _page(names: list[str], after: str, extra: int = 8) -> tuple[list[str], bool]:
+    """Those beyond after that fit a record, and whether more are left."""
     room = _ROOM
     chosen: list[str] = []
     for name in names:

@@ -50,6 +50,28 @@ class JailKind(enum.StrEnum):
     VIEWER = "viewer"  # a qube's windows: the package and its interpreter, no network
 
 
+class Operation(enum.StrEnum):
+    """What a request asks for; see the table above."""
+
+    HELLO = "hello"
+    SPAWN = "spawn"
+    VERIFY = "verify"
+    KILL = "kill"
+    LIST = "list"
+    FORGET = "forget"
+    WATCH = "watch"
+    HOLD = "hold"
+    TAKE = "take"
+    DROP = "drop"
+    NAMES = "names"
+    LOG = "log"
+    STOP = "stop"
+
+
+_LISTS = frozenset((Operation.LIST, Operation.NAMES))
+_NAMED = frozenset(Operation) - _LISTS - {Operation.HELLO, Operation.WATCH, Operation.STOP}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JailSpec:
     """A program to start in a jail.
@@ -73,23 +95,39 @@ class JailSpec:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, loaded: dict[str, Any]) -> "JailSpec":
-        try:
-            return cls(
-                kind=JailKind(loaded["kind"]),
-                program=tuple(str(word) for word in loaded["program"]),
-                descriptors=tuple(int(number) for number in loaded["descriptors"]),
-                environment={str(k): str(v) for k, v in loaded["environment"].items()},
-                uid=None if loaded["uid"] is None else int(loaded["uid"]),
-                kvm=bool(loaded["kvm"]),
-                read_only=tuple((str(a), str(b)) for a, b in loaded["read_only"]),
-                address_space=(
-                    None if loaded["address_space"] is None else int(loaded["address_space"])
-                ),
-                nice=int(loaded["nice"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ProtocolError(f"jail is not as expected: {error}") from None
+    def from_json(cls, untrusted: object) -> "JailSpec":
+        """Read what to_json made.
+
+        Raises:
+            ProtocolError: it is anything else.
+        """
+        match untrusted:
+            case {
+                "kind": str(kind),
+                "program": list(program),
+                "descriptors": list(descriptors),
+                "environment": dict(environment),
+                "uid": uid,
+                "kvm": bool(kvm),
+                "read_only": list(read_only),
+                "address_space": address_space,
+                "nice": nice,
+                **more,
+            } if not more and kind in frozenset(JailKind):
+                return cls(
+                    kind=JailKind(kind),
+                    program=tuple(map(_text, program)),
+                    descriptors=tuple(_number(one, 0, 2**31 - 1) for one in descriptors),
+                    environment={_text(key): _text(value) for key, value in environment.items()},
+                    uid=None if uid is None else _number(uid, 0, 2**32 - 1),
+                    kvm=kvm,
+                    read_only=tuple(map(_pair, read_only)),
+                    address_space=(
+                        None if address_space is None else _number(address_space, 1, 2**63 - 1)
+                    ),
+                    nice=_number(nice, 0, 19),
+                )
+        raise ProtocolError("a jail is not as expected")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +184,44 @@ class Facts:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a client asks for. Fields that its operation does not have are empty.
+
+    jail: of a spawn alone. after, prefix: of lists.
+    """
+
+    number: int
+    operation: Operation
+    name: str = ""
+    jail: JailSpec | None = None
+    after: str = ""
+    prefix: str = ""
+
+    @classmethod
+    def decode(cls, received: bytes) -> "Request":
+        """Read one record of a client.
+
+        Raises:
+            ProtocolError: it is no request.
+        """
+        untrusted = decode(received)
+        try:
+            operation = Operation(_text(untrusted.get("op")))
+        except ValueError:
+            raise ProtocolError("no such operation") from None
+        return cls(
+            number=_number(untrusted.get("id"), 0, 2**63 - 1),
+            operation=operation,
+            name=_name(untrusted.get("name")) if operation in _NAMED else "",
+            jail=(
+                JailSpec.from_json(untrusted.get("jail")) if operation is Operation.SPAWN else None
+            ),
+            after=_text(untrusted.get("after", "")) if operation in _LISTS else "",
+            prefix=_text(untrusted.get("prefix")) if operation is Operation.NAMES else "",
+        )
+
+
 def encode(record: dict[str, Any]) -> bytes:
     """One record.
 
@@ -171,3 +247,34 @@ def decode(received: bytes) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise ProtocolError("record is no JSON object")
     return loaded
+
+
+def _name(untrusted: object) -> str:
+    name = _text(untrusted)
+    if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise ProtocolError("no proper name")
+    return name
+
+
+def _text(untrusted: object) -> str:
+    """A text that the kernel takes as a word."""
+    if not isinstance(untrusted, str) or "\0" in untrusted:
+        raise ProtocolError("no text")
+    try:
+        untrusted.encode()
+    except UnicodeEncodeError:
+        raise ProtocolError("half a character") from None
+    return untrusted
+
+
+def _pair(untrusted: object) -> tuple[str, str]:
+    match untrusted:
+        case [path, place]:
+            return _text(path), _text(place)
+    raise ProtocolError("no pair of paths")
+
+
+def _number(untrusted: object, low: int, high: int) -> int:
+    if type(untrusted) is not int or not low <= untrusted <= high:
+        raise ProtocolError(f"no number from {low} to {high}")
+    return untrusted
