@@ -160,6 +160,14 @@ class Engine(Protocol):
         """Take a running machine over from an earlier daemon; None when it is gone."""
         ...
 
+    async def release(self, name: str) -> None:
+        """Let go of what is kept of a machine that has ended; ends it if it has not."""
+        ...
+
+    async def drop_images(self, golden: Path) -> None:
+        """Let go of a snapshot's memory, from which nothing will start any more."""
+        ...
+
     def snapshot_key(self) -> str:
         """Text that differs when a snapshot made by one engine cannot be used by the other."""
         ...

@@ -119,6 +119,14 @@ class MemoryEngine:
         )
         self._machines: dict[str, MemoryMachine] = {}
 
+    async def release(self, name: str) -> None:
+        machine = self._machines.pop(name, None)
+        if machine is not None:
+            await machine.kill()
+
+    async def drop_images(self, golden: Path) -> None:
+        """A snapshot's memory is in no process."""
+
     def snapshot_key(self) -> str:
         return "memory"
 

@@ -23,7 +23,7 @@ from insula.daemon.engine.qemu.arguments import (
 from insula.daemon.engine.qemu.machine import QemuMachine
 from insula.daemon.engine.qemu.qmp import Monitor
 from insula.daemon.model.machine import Layer
-from insula.keeper.client import KeeperClient, Requirements, assert_jailed, described
+from insula.keeper.client import KeeperClient, KeeperError, Requirements, assert_jailed, described
 from insula.protocol.keeper import JailKind, JailSpec
 
 START_TIMEOUT = 30.0
@@ -78,7 +78,7 @@ class QemuEngine:
                     kvm=self._accelerator.name == "kvm",
                 )
                 spawned = await self._keeper.spawn(spec.name, jail, descriptors.given)
-                undo.push_async_callback(self._clean, spec.name)
+                undo.push_async_callback(self.release, spec.name)
                 monitor = Monitor(spec.name, spec.run / "qmp.sock")
                 machine = QemuMachine(spec.name, spawned.pid, spawned.pidfd, monitor)
                 undo.push_async_callback(machine.kill)
@@ -193,11 +193,11 @@ class QemuEngine:
             raise
         return machine
 
-    async def _clean(self, name: str) -> None:
-        """After a launch that failed: forget the process and what was held for it."""
+    async def release(self, name: str) -> None:
         with suppress(KeyError):
             await self._keeper.drop(f"pixels/{name}")
-        with suppress(Exception):
+        with suppress(KeyError, KeeperError):
+            await self._keeper.kill(name)
             await self._keeper.forget(name)
 
 

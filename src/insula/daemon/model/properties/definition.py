@@ -70,4 +70,3 @@ def text_of(system: System, value: Value) -> str:
         referred = system.find(value)
         return "" if referred is None else referred.name
     return "" if value is None else str(value)
-

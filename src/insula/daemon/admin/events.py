@@ -1,0 +1,58 @@
+"""admin.Events: what happens, for as long as somebody listens (admin-api.md section 4.12)."""
+
+import asyncio
+import logging
+
+from insula.daemon.admin.calls import Call
+from insula.protocol import admin
+from insula.protocol.admin import Event
+
+STREAM = "admin.Events"
+MAX_UNREAD = 4 * 1024 * 1024  # bytes a listener may be behind, after which it is let go of
+_FIRST = admin.event("", "connection-established")
+
+log = logging.getLogger(__name__)
+
+
+async def stream_events(call: Call, writer: asyncio.StreamWriter) -> None:
+    """Pass events on until the listener goes away, or does not read for too long."""
+    subject = None if call.destination is call.api.world.system.dom0 else call.destination.name
+    behind = asyncio.Event()
+
+    def pass_on(event: Event) -> None:
+        if subject not in (None, event.subject) or behind.is_set():
+            return
+        if writer.transport.get_write_buffer_size() > MAX_UNREAD:
+            behind.set()
+            return
+        writer.write(_record(event))
+
+    writer.write(_FIRST)
+    call.api.world.events.add(pass_on)
+    try:
+        await _until_closed(writer, behind)
+    finally:
+        call.api.world.events.remove(pass_on)
+    if behind.is_set():
+        log.warning("a listener did not read its events and was let go of")
+        writer.transport.abort()
+
+
+async def _until_closed(writer: asyncio.StreamWriter, behind: asyncio.Event) -> None:
+    waiting = {asyncio.ensure_future(writer.wait_closed()), asyncio.ensure_future(behind.wait())}
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def _record(event: Event) -> bytes:
+    fields = {key: _ascii(value) for key, value in event.fields.items()}
+    return admin.event(event.subject, event.name, fields)
+
+
+def _ascii(text: str) -> str:
+    """Text as a record carries it, in which there is no room for more than ASCII."""
+    return text.encode("ascii", "replace").decode("ascii").replace("\0", "?")

@@ -1,0 +1,142 @@
+"""Features and tags of qubes (admin-api.md section 4.4)."""
+
+import re
+from collections.abc import Iterable
+
+from insula.daemon.admin.calls import Call, Method
+from insula.daemon.model import changes
+from insula.daemon.model.errors import (
+    FeatureNotFoundError,
+    RefusedSilentlyError,
+    ValueRefusedError,
+)
+from insula.daemon.model.properties.network import netvms_of
+from insula.daemon.model.qube import Qube, QubeClass
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
+_TAG = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
+_MANAGED = frozenset(
+    (
+        "deferred-netvm-original",
+        "preload-dispvm",
+        "preload-dispvm-completed",
+        "preload-dispvm-in-progress",
+    )
+)
+
+
+async def list_features(call: Call) -> str:
+    return "".join(f"{name}\n" for name in call.destination.features)
+
+
+async def get(call: Call) -> str:
+    return _first(call, [call.destination])
+
+
+async def check_with_template(call: Call) -> str:
+    return _first(call, _own_and_templates(call))
+
+
+async def check_with_netvm(call: Call) -> str:
+    system, qube = call.api.world.system, call.destination
+    providers = [] if qube.klass is QubeClass.ADMIN else list(netvms_of(system, qube))
+    return _first(call, [qube, *providers])
+
+
+async def check_with_adminvm(call: Call) -> str:
+    return _first(call, [call.destination, call.api.world.system.dom0])
+
+
+async def check_with_template_and_adminvm(call: Call) -> str:
+    return _first(call, [*_own_and_templates(call), call.api.world.system.dom0])
+
+
+async def set_feature(call: Call) -> str:
+    _check_settable(call)
+    try:
+        value = call.untrusted_payload.decode("ascii")
+    except UnicodeDecodeError:
+        raise RefusedSilentlyError("the value is not ASCII") from None
+    if _NAME.fullmatch(call.argument) is None:
+        raise ValueRefusedError(f"Not a name of a feature: {call.argument!r}")
+    if not value.isprintable():
+        raise ValueRefusedError("A feature's value is printable ASCII")
+    qube = call.destination
+    await call.api.world.change(qube, lambda: changes.set_feature(qube, call.argument, value))
+    return ""
+
+
+async def remove_feature(call: Call) -> str:
+    _check_settable(call)
+    qube = call.destination
+    await call.api.world.change(qube, lambda: changes.remove_feature(qube, call.argument))
+    return ""
+
+
+async def list_tags(call: Call) -> str:
+    return "".join(f"{tag}\n" for tag in sorted(call.destination.tags))
+
+
+async def get_tag(call: Call) -> str:
+    return "1" if _tag(call) in call.destination.tags else "0"
+
+
+async def set_tag(call: Call) -> str:
+    qube, tag = call.destination, _own_tag(call)
+    if tag not in qube.tags:
+        await call.api.world.change(qube, lambda: changes.add_tag(qube, tag))
+    return ""
+
+
+async def remove_tag(call: Call) -> str:
+    qube, tag = call.destination, _own_tag(call)
+    await call.api.world.change(qube, lambda: changes.remove_tag(qube, tag))
+    return ""
+
+
+def _own_and_templates(call: Call) -> list[Qube]:
+    return [call.destination, *call.api.world.system.templates_of(call.destination)]
+
+
+def _first(call: Call, qubes: Iterable[Qube]) -> str:
+    """The feature's value on the first qube that has it, be it empty."""
+    for qube in qubes:
+        if call.argument in qube.features:
+            return qube.features[call.argument]
+    raise FeatureNotFoundError(call.destination.name, call.argument)
+
+
+def _check_settable(call: Call) -> None:
+    if call.argument in _MANAGED:
+        raise RefusedSilentlyError(f"{call.argument} is managed by the daemon")
+
+
+def _tag(call: Call) -> str:
+    if _TAG.fullmatch(call.argument) is None:
+        raise RefusedSilentlyError(f"not a tag: {call.argument!r}")
+    return call.argument
+
+
+def _own_tag(call: Call) -> str:
+    tag = _tag(call)
+    if changes.is_guarded(tag) and call.source is not call.api.world.system.dom0:
+        raise RefusedSilentlyError(f"{tag} is for dom0 to change")
+    return tag
+
+
+METHODS = {
+    "admin.vm.feature.List": Method(run=list_features),
+    "admin.vm.feature.Get": Method(run=get, argument=True),
+    "admin.vm.feature.CheckWithTemplate": Method(run=check_with_template, argument=True),
+    "admin.vm.feature.CheckWithNetvm": Method(run=check_with_netvm, argument=True),
+    "admin.vm.feature.CheckWithAdminVM": Method(run=check_with_adminvm, argument=True),
+    "admin.vm.feature.CheckWithTemplateAndAdminVM": Method(
+        run=check_with_template_and_adminvm, argument=True
+    ),
+    "admin.vm.feature.Set": Method(run=set_feature, argument=True, payload=True),
+    "admin.vm.feature.Remove": Method(run=remove_feature, argument=True),
+    "admin.vm.tag.List": Method(run=list_tags),
+    "admin.vm.tag.Get": Method(run=get_tag, argument=True),
+    "admin.vm.tag.Set": Method(run=set_tag, argument=True),
+    "admin.vm.tag.Remove": Method(run=remove_tag, argument=True),
+}

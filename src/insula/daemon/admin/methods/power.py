@@ -1,0 +1,43 @@
+"""Qubes up and down (admin-api.md section 4.2)."""
+
+from insula.daemon.admin.calls import Call, Method
+from insula.daemon.model.errors import RefusedSilentlyError
+
+_SHUTDOWN_WORDS = frozenset(("force", "wait"))
+
+
+async def start(call: Call) -> str:
+    await call.api.power.start(call.destination)
+    return ""
+
+
+async def shutdown(call: Call) -> str:
+    words = call.argument.split("+") if call.argument else []
+    if not set(words) <= _SHUTDOWN_WORDS or len(set(words)) != len(words):
+        raise RefusedSilentlyError(f"not how to shut down: {call.argument!r}")
+    await call.api.power.shutdown(call.destination, force="force" in words, wait="wait" in words)
+    return ""
+
+
+async def kill(call: Call) -> str:
+    await call.api.power.kill(call.destination)
+    return ""
+
+
+async def pause(call: Call) -> str:
+    await call.api.power.pause(call.destination)
+    return ""
+
+
+async def unpause(call: Call) -> str:
+    await call.api.power.unpause(call.destination)
+    return ""
+
+
+METHODS = {
+    "admin.vm.Start": Method(run=start),
+    "admin.vm.Shutdown": Method(run=shutdown, argument=True, destination="not dom0"),
+    "admin.vm.Kill": Method(run=kill),
+    "admin.vm.Pause": Method(run=pause, destination="not dom0"),
+    "admin.vm.Unpause": Method(run=unpause, destination="not dom0"),
+}

@@ -1,0 +1,96 @@
+"""From a qube as it is administered to the order by which its machine is started."""
+
+from dataclasses import replace
+
+from insula.daemon.engine.interface import Kernel, Shape
+from insula.daemon.lifecycle.boot import kernel_options
+from insula.daemon.lifecycle.goldens import Basis, Golden
+from insula.daemon.lifecycle.qubesdb import entries, shows_windows
+from insula.daemon.lifecycle.running import Order
+from insula.daemon.lifecycle.world import World, machine_uid
+from insula.daemon.model.errors import QubeStateError
+from insula.daemon.model.layout import source_of
+from insula.daemon.model.properties.qubes import value_of
+from insula.daemon.model.qube import Qube, QubeClass
+from insula.daemon.model.volume import PRIVATE_SIZE, VOLATILE_SIZE
+from insula.daemon.storage.plan import Plan
+
+_MIB = 1024 * 1024
+_SHAPE = Shape()
+
+
+def basis_of(world: World, qube: Qube) -> Basis | None:
+    """What the snapshot is made from that a qube starts from; None for one that boots."""
+    if qube.klass not in (QubeClass.APP, QubeClass.DISPOSABLE):
+        return None
+    if value_of(world.system, qube, "start_mode") == "cold":
+        return None
+    return snapshot_basis(world, qube)
+
+
+def snapshot_basis(world: World, qube: Qube) -> Basis | None:
+    """The same for a template: what qubes made from it start from, unless told otherwise."""
+    if qube.klass is QubeClass.ADMIN or not world.engine.capabilities.clone:
+        return None
+    return Basis(
+        root=world.system.root_template(qube).volumes["root"],
+        private_size=PRIVATE_SIZE,
+        volatile_size=VOLATILE_SIZE,
+        kernel=_kernel(world, qube),
+        shape=_SHAPE,
+        agent=world.agent,
+        agent_digest=world.agent_digest,
+    )
+
+
+def order_of(world: World, qube: Qube, golden: Golden | None) -> Order:
+    """The order to start a qube, from a snapshot or by booting it.
+
+    Raises:
+        ReportableError: it has no kernel, or its template is gone.
+    """
+
+    def number(name: str) -> int:
+        return int(str(value_of(world.system, qube, name)))
+
+    shared = value_of(world.system, qube, "start_mode") == "snapshot"
+    return Order(
+        uuid=qube.uuid,
+        name=qube.name,
+        uid=machine_uid(qube.qid),
+        volumes=_volumes(world, qube, golden),
+        agent=world.agent,
+        kernel=_kernel(world, qube),
+        shape=_SHAPE,
+        memory=max(number("memory") * _MIB, _SHAPE.memory),
+        qubesdb=entries(world.system, qube),
+        timeout=float(number("qrexec_timeout")),
+        golden=golden,
+        group=qube.label if shared else None,
+    )
+
+
+def _kernel(world: World, qube: Qube) -> Kernel:
+    name = str(value_of(world.system, qube, "kernel") or "")
+    if not name:
+        error = QubeStateError(f"Qube {qube.name} has no kernel")
+        error.hint = f"Name one of the pool's: qvm-prefs {qube.name} kernel NAME"
+        raise error
+    image, initrd = world.kernels.find(name)
+    options = kernel_options(gui=shows_windows(world.system, qube))
+    more = str(value_of(world.system, qube, "kernelopts") or "")
+    return Kernel(image=image, initrd=initrd, options=f"{options} {more}".strip())
+
+
+def _volumes(world: World, qube: Qube, golden: Golden | None) -> tuple[Plan, ...]:
+    template = world.system.find(qube.template)
+    root_template = world.system.root_template(qube)
+    plans = []
+    for name in ("root", "private", "volatile"):
+        volume = qube.volumes[name]
+        source = source_of(volume, template, root_template)
+        if source is not None and volume.size != source.size:
+            volume = replace(volume, size=source.size)
+        extra = (golden.layer,) if golden is not None and name == "root" else ()
+        plans.append(Plan(volume=volume, source=source, extra=extra))
+    return tuple(plans)

@@ -1,0 +1,108 @@
+"""What a starting qube is told of itself: its QubesDB (in-qube.md section 1.3)."""
+
+import base64
+import os
+import re
+from pathlib import Path
+from uuid import UUID
+
+from insula.daemon.model import addresses
+from insula.daemon.model.properties.qubes import value_of
+from insula.daemon.model.qube import Qube, QubeClass
+from insula.daemon.model.system import System
+
+_SERVICE = re.compile(r"[^/]{1,48}")
+_CONFIG = re.compile(r"[A-Za-z].{0,51}")
+_PERSIST_KEY = 54  # characters
+_LOCALTIME = Path("/etc/localtime")
+_ZONES = "zoneinfo/"
+_PERSISTENCE = {QubeClass.TEMPLATE: "full", QubeClass.DISPOSABLE: "none"}
+
+
+def entries(system: System, qube: Qube) -> dict[str, str]:
+    """All keys and values at a start."""
+
+    def value(name: str) -> object:
+        return value_of(system, qube, name)
+
+    template = system.find(qube.template)
+    return {
+        "/name": qube.name,
+        "/type": str(qube.klass),
+        "/qubes-vm-type": _role(qube, networked=value("netvm") is not None),
+        "/default-user": str(value("default_user")),
+        "/qubes-vm-updateable": str(value("updateable")),
+        "/qubes-vm-persistence": _PERSISTENCE.get(qube.klass, "rw-only"),
+        "/qubes-debug-mode": "1" if value("debug") else "0",
+        "/qubes-base-template": template.name if template is not None else "",
+        "/qubes-random-seed": base64.b64encode(os.urandom(64)).decode(),
+        **_time_zone(system, qube),
+        "/keyboard-layout": str(value("keyboard_layout")),
+        **_network(system, qube),
+        **_services(qube, balloons=value("maxmem") != 0),
+        **_configured(qube),
+        "/qubes-gui-enabled": str(shows_windows(system, qube)),
+        "/qubes-gui-domain-xid": "0",
+        "/qubes-audio-domain-xid": "0",
+        "/qubes-block-devices": "",
+        "/qubes-usb-devices": "",
+        "/qubes-iptables-error": "",
+    }
+
+
+def shows_windows(system: System, qube: Qube) -> bool:
+    """Whether the qube has a window agent, whose windows somebody shows."""
+    if not isinstance(value_of(system, qube, "guivm"), UUID):
+        return False
+    return bool(system.feature(qube, "gui", ""))
+
+
+def _role(qube: Qube, *, networked: bool) -> str:
+    if qube.klass is QubeClass.TEMPLATE:
+        return "TemplateVM"
+    if qube.properties.get("provides_network"):
+        return "ProxyVM" if networked else "NetVM"
+    return "AppVM"
+
+
+def _time_zone(system: System, qube: Qube) -> dict[str, str]:
+    if system.feature(qube, "anon-timezone"):
+        return {}
+    _, found, zone = str(_LOCALTIME.resolve()).partition(_ZONES)
+    return {"/qubes-timezone": zone} if found else {}
+
+
+def _network(system: System, qube: Qube) -> dict[str, str]:
+    if value_of(system, qube, "netvm") is None:
+        return {}
+    found = {
+        "/qubes-mac": value_of(system, qube, "mac"),
+        "/qubes-ip": value_of(system, qube, "visible_ip"),
+        "/qubes-netmask": value_of(system, qube, "visible_netmask"),
+        "/qubes-gateway": value_of(system, qube, "visible_gateway"),
+        "/qubes-primary-dns": addresses.DNS[0],
+        "/qubes-secondary-dns": addresses.DNS[1],
+        "/qubes-ip6": value_of(system, qube, "visible_ip6"),
+        "/qubes-gateway6": value_of(system, qube, "visible_gateway6"),
+    }
+    return {key: str(value) for key, value in found.items() if value}
+
+
+def _services(qube: Qube, *, balloons: bool) -> dict[str, str]:
+    services = {"/qubes-service/meminfo-writer": "1" if balloons else "0"}
+    for feature, value in qube.features.items():
+        prefix, dot, name = feature.partition(".")
+        if prefix == "service" and dot and _SERVICE.fullmatch(name) and name not in (".", ".."):
+            services[f"/qubes-service/{name}"] = "1" if value else "0"
+    return services
+
+
+def _configured(qube: Qube) -> dict[str, str]:
+    found = {}
+    for feature, value in qube.features.items():
+        prefix, dot, name = feature.partition(".")
+        if prefix == "vm-config" and dot and _CONFIG.fullmatch(name):
+            found[f"/vm-config/{name}"] = value
+        elif prefix == "custom-persist" and dot and 0 < len(name) <= _PERSIST_KEY:
+            found[f"/persist/{name}"] = value
+    return found

@@ -1,0 +1,95 @@
+"""Which golden snapshots there should be, and when they are made anew, behind the scenes."""
+
+import asyncio
+import logging
+
+from insula.daemon.lifecycle.goldens import Basis, Golden
+from insula.daemon.lifecycle.planning import basis_of, snapshot_basis
+from insula.daemon.lifecycle.world import World
+from insula.daemon.model.qube import Qube, QubeClass
+from insula.protocol.errors import ReportableError
+
+log = logging.getLogger(__name__)
+
+
+class Snapshots:
+    """Finds a snapshot for a start, or has one made while the qube boots."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def for_start(self, basis: Basis | None) -> Golden | None:
+        """The snapshot to start from; None to boot, which nothing waits for."""
+        if basis is None:
+            return None
+        golden = self._world.goldens.find(basis)
+        if golden is None:
+            self._make(basis)
+        return golden
+
+    async def ensure(self, qube: Qube) -> str:
+        """Make the snapshot that a qube, or those made from it, start from; returns its key.
+
+        Raises:
+            ReportableError: it could not be made.
+        """
+        key = ""
+        for basis in self._bases(qube).values():
+            key = (await self._world.goldens.ensure(basis)).key
+        return key
+
+    def refresh(self, template: Qube) -> None:
+        """A template's root has changed: make its snapshots anew and drop those before."""
+        for basis in self._bases(template).values():
+            self._make(basis)
+
+    def wanted(self) -> set[str]:
+        """Keys of all snapshots that some qube would start from."""
+        found: set[str] = set()
+        for qube in self._world.system.qubes.values():
+            found |= self._bases(qube).keys()
+        return found
+
+    async def sweep(self) -> None:
+        """Remove snapshots that nothing starts from any more, unless one is being made."""
+        if not self._world.goldens.building():
+            await self._world.goldens.sweep(self.wanted())
+
+    async def close(self) -> None:
+        """Give up what is being made."""
+        for task in tuple(self._tasks.values()):
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _bases(self, qube: Qube) -> dict[str, Basis]:
+        """What snapshots are made from, by their keys, of a qube and of those made from it."""
+        world, found = self._world, {}
+        bases = [snapshot_basis(world, qube) if qube.klass is QubeClass.TEMPLATE else None]
+        bases += [_basis_or_none(world, one) for one in (qube, *world.system.made_from(qube))]
+        for basis in bases:
+            if basis is not None:
+                found[basis.key(world.engine)] = basis
+        return found
+
+    def _make(self, basis: Basis) -> None:
+        key = basis.key(self._world.engine)
+        if key not in self._tasks:
+            task = asyncio.create_task(self._made(basis))
+            self._tasks[key] = task
+            task.add_done_callback(lambda _done: self._tasks.pop(key, None))
+
+    async def _made(self, basis: Basis) -> None:
+        try:
+            await self._world.goldens.ensure(basis)
+            await self.sweep()
+        except ReportableError as error:
+            log.warning("no snapshot was made", extra={"why": str(error)})
+
+
+def _basis_or_none(world: World, qube: Qube) -> Basis | None:
+    """The basis of a qube that may be broken, as by a kernel that was removed."""
+    try:
+        return basis_of(world, qube)
+    except ReportableError:
+        return None

@@ -1,0 +1,99 @@
+"""Templates as builders make them: registered, and given a new root when it was built anew."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from insula.daemon.lifecycle.administration import Administration, NewQube
+from insula.daemon.lifecycle.snapshots import Snapshots
+from insula.daemon.lifecycle.world import World
+from insula.daemon.model.changes import (
+    set_feature,
+    set_property,
+    set_system_property,
+    undone_on_failure,
+)
+from insula.daemon.model.errors import NotHaltedError, QubeStateError
+from insula.daemon.model.properties.qubes import BY_CLASS
+from insula.daemon.model.properties.system_wide import GLOBAL
+from insula.daemon.model.qube import Qube, QubeClass, Value, check_name
+from insula.daemon.store.records import put_qube, put_setting
+
+RECIPE = "template-recipe"  # feature with the hash of the recipe that a template's root is of
+_FEATURES = {"os": "Linux", "qrexec": "1", "gui": "1"}
+_RECIPE_SHOWN = 12  # characters of a recipe's hash in a kernel's name
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltRoot:
+    """What a builder made. root: a qcow2 image that is never written again."""
+
+    name: str
+    root: Path
+    kernel: Path
+    initrd: Path
+    recipe: str
+
+
+class Templates:
+    """Registers what builders made."""
+
+    def __init__(self, world: World, administration: Administration, snapshots: Snapshots) -> None:
+        self._world = world
+        self._administration = administration
+        self._snapshots = snapshots
+
+    async def register(self, built: BuiltRoot) -> Qube:
+        """Make what was built the root of a template; nothing happens when it is that already.
+
+        Raises:
+            ReportableError: the name is another kind of qube's, the template runs, or there is no
+                space; the template is as it was.
+        """
+        world = self._world
+        check_name(built.name)
+        template = next(
+            (qube for qube in world.system.qubes.values() if qube.name == built.name), None
+        )
+        if template is not None and template.klass is not QubeClass.TEMPLATE:
+            raise QubeStateError(f"Qube {built.name} is no template")
+        if template is not None and template.features.get(RECIPE) == built.recipe:
+            return template
+        kernel = f"{built.name}-{built.recipe[:_RECIPE_SHOWN]}"
+        await world.kernels.install(kernel, built.kernel, built.initrd)
+        world.system.kernels = frozenset(world.kernels.names())
+        if template is None:
+            new = NewQube(klass=QubeClass.TEMPLATE, name=built.name, label="black")
+            template = await self._administration.create(new)
+        async with world.lock(template.uuid):
+            if not template.halted:
+                raise NotHaltedError(template.name)
+            await self._give_root(template, built, kernel)
+        await self._be_default(template, kernel)
+        self._snapshots.refresh(template)
+        return template
+
+    async def _give_root(self, template: Qube, built: BuiltRoot, kernel: str) -> None:
+        world = self._world
+        root = await world.storage.import_image(template.volumes["root"], built.root, "qcow2")
+        with undone_on_failure(template):
+            template.volumes["root"] = root
+            prop = BY_CLASS[template.klass]["kernel"]
+            events = set_property(world.system, template, prop, kernel)
+            for name, value in {**_FEATURES, RECIPE: built.recipe}.items():
+                events += set_feature(template, name, value)
+            await world.store.write(put_qube(template))
+        world.events.send(events)
+        await world.storage.prune(root)
+
+    async def _be_default(self, template: Qube, kernel: str) -> None:
+        """The first template is what new qubes are made from."""
+        world = self._world
+        values: dict[str, Value] = {"default_template": template.uuid, "default_kernel": kernel}
+        for name, value in values.items():
+            if name not in world.system.properties:
+                events = set_system_property(world.system, GLOBAL[name], value)
+                await world.store.write(put_setting(name, value))
+                world.events.send(events)
