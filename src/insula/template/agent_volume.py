@@ -99,3 +99,12 @@ def _write_image(image: Path, top: Path, paths: list[Path], identity: uuid.UUID)
     run(argv, environment={"E2FSPROGS_FAKE_TIME": "1"})
     with image.open("rb") as opened:
         os.fsync(opened.fileno())
+
+
+def main() -> None:
+    """Make the agent volume of this package where the command line says; prints its hash."""
+    print(make_agent_volume(Path(sys.argv[1]), Path(__file__).parent.parent))
+
+
+if __name__ == "__main__":
+    main()

@@ -37,7 +37,7 @@ def up() -> bool:
         logs.mkdir(mode=0o700, exist_ok=True)
         if not instance.answers(run / "keeper.sock", socket.SOCK_SEQPACKET):
             _start_keeper(run / "keeper.sock", logs / "keeper.log")
-        _start_daemon(logs / "insulad.log")
+        _start_daemon(logs / "insulad.log", home, run)
         _await(lambda: daemon_answers(run), logs)
     return True
 
@@ -81,7 +81,8 @@ def _start_keeper(listening: Path, log: Path) -> None:
         raise DidNotStartError(f"the keeper did not start: {said[-_LOG_END:]}")
 
 
-def _start_daemon(log: Path) -> None:
+def _start_daemon(log: Path, home: Path, run: Path) -> None:
+    places = {"INSULA_HOME": str(home), "INSULA_RUN": str(run)}
     with log.open("ab") as output:
         subprocess.Popen(
             [sys.executable, "-m", "insula.daemon"],
@@ -90,6 +91,7 @@ def _start_daemon(log: Path) -> None:
             stderr=output,
             start_new_session=True,
             cwd="/",
+            env={**os.environ, **places},
         )
 
 

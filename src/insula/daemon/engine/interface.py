@@ -148,6 +148,11 @@ class Engine(Protocol):
     name: ClassVar[str]
     capabilities: Capabilities
 
+    @property
+    def title(self) -> str:
+        """The engine and what it runs on, for a person."""
+        ...
+
     async def launch(self, spec: MachineSpec) -> Machine:
         """Start a machine. A clone comes back paused, fully wired; a booting one runs.
 
@@ -158,6 +163,10 @@ class Engine(Protocol):
 
     async def adopt(self, name: str, run: Path) -> Machine | None:
         """Take a running machine over from an earlier daemon; None when it is gone."""
+        ...
+
+    async def machines(self) -> tuple[str, ...]:
+        """Names of all machines that run, be it since an earlier daemon."""
         ...
 
     async def release(self, name: str) -> None:

@@ -113,6 +113,10 @@ class Goldens:
         """How many snapshots are being made."""
         return len(self._building)
 
+    def count(self) -> int:
+        """How many snapshots there are."""
+        return sum(1 for _ in self._directory.glob("*/meta.json"))
+
     async def _build(self, key: str, basis: Basis) -> Golden:
         started = time.monotonic()
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -38,8 +38,8 @@ def snapshot_basis(world: World, qube: Qube) -> Basis | None:
         volatile_size=VOLATILE_SIZE,
         kernel=_kernel(world, qube),
         shape=_SHAPE,
-        agent=world.agent,
-        agent_digest=world.agent_digest,
+        agent=world.agent.disk,
+        agent_digest=world.agent.digest,
     )
 
 
@@ -59,7 +59,7 @@ def order_of(world: World, qube: Qube, golden: Golden | None) -> Order:
         name=qube.name,
         uid=machine_uid(qube.qid),
         volumes=_volumes(world, qube, golden),
-        agent=world.agent,
+        agent=world.agent.disk,
         kernel=_kernel(world, qube),
         shape=_SHAPE,
         memory=max(number("memory") * _MIB, _SHAPE.memory),

@@ -5,6 +5,7 @@ import logging
 import shutil
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -157,6 +158,39 @@ class Power:
                 return
             self._adopted(qube, running)
 
+    async def running(self, qube: Qube) -> RunningQube:
+        """A running qube, once what happens to it now has come to its end.
+
+        Raises:
+            NotRunningError: it does not run, or is paused.
+        """
+        async with self._world.lock(qube.uuid):
+            if qube.power is PowerState.PAUSED:
+                raise NotRunningError(qube.name, "is paused")
+            return self._running(qube)
+
+    async def end_all(self, *, kill: bool) -> None:
+        """End every qube: by asking it first, unless told to kill, and within its time."""
+        ending = [
+            self._end(qube, kill=kill)
+            for uuid in tuple(self._world.running)
+            if (qube := self._world.system.find(uuid)) is not None
+        ]
+        await asyncio.gather(*ending)
+
+    async def _end(self, qube: Qube, *, kill: bool) -> None:
+        if not kill:
+            try:
+                await self.shutdown(qube, force=True, wait=True)
+            except NotStartedError:
+                return
+            except ReportableError as error:
+                log.warning("qube is killed", extra={"qube": qube.name, "why": str(error)})
+            else:
+                return
+        with suppress(NotStartedError):
+            await self.kill(qube)
+
     async def close(self) -> None:
         """Stop looking after qubes; they go on."""
         for task in tuple(self._tasks):
@@ -170,29 +204,36 @@ class Power:
         if reason := qube.features.get("prohibit-start"):
             raise QubeStateError(f"Qube {qube.name} may not be started: {reason}")
         begun = time.monotonic()
+        await world.agent.ready()
         run = Run(qube.uuid, world.next_xid(), time.time())
         memory = value_of(world.system, qube, "memory")
         world.events.tell(qube, "domain-pre-start", start_guid=guid, mem_required=memory)
         self._enter(qube, PowerState.TRANSIENT)
         spawned = False
-        try:
-            golden = await self._snapshots.for_start(basis_of(world, qube))
-            order = order_of(world, qube, golden)
-            await world.store.write(put_run(run))
-            world.events.tell(qube, "domain-pre-spawn", start_guid=guid)
+
+        def launched() -> None:
+            nonlocal spawned
             spawned = True
             qube.xid, qube.started = run.xid, run.started
             self._tell_state_resets(qube)
             world.events.tell(qube, "domain-spawn", start_guid=guid)
             world.events.tell(qube, "domain-qdb-create")
-            running = await bring_up(order, run.xid, world.engine, world.storage, world.run)
+            world.events.tell(qube, "domain-pre-unpaused")
+            world.events.tell(qube, "domain-unpaused")
+
+        try:
+            golden = await self._snapshots.for_start(basis_of(world, qube))
+            order = order_of(world, qube, golden)
+            await world.store.write(put_run(run))
+            world.events.tell(qube, "domain-pre-spawn", start_guid=guid)
+            running = await bring_up(
+                order, run.xid, world.engine, world.storage, world.run, on_launched=launched
+            )
         except BaseException as error:
             reason = str(error) or type(error).__name__
             world.events.tell(qube, "domain-start-failed", reason=reason)
             await self._clear_up(qube, spawned=spawned)
             raise
-        world.events.tell(qube, "domain-pre-unpaused")
-        world.events.tell(qube, "domain-unpaused")
         self._adopted(qube, running)
         world.events.tell(qube, "domain-start", start_guid=guid)
         milliseconds = round((time.monotonic() - begun) * 1000)

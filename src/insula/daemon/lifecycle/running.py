@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,9 +102,15 @@ def run_directory(run: Path, uuid: UUID) -> Path:
 
 
 async def bring_up(
-    order: Order, xid: int, engine: Engine, storage: Storage, run: Path
+    order: Order,
+    xid: int,
+    engine: Engine,
+    storage: Storage,
+    run: Path,
+    *,
+    on_launched: Callable[[], None] = lambda: None,
 ) -> RunningQube:
-    """Start a machine and its agent.
+    """Start a machine and its agent. on_launched: called between the two.
 
     Raises:
         ReportableError: some step failed; those before it were undone.
@@ -112,6 +119,7 @@ async def bring_up(
     async with AsyncExitStack() as undo:
         machine = await _launch(order, engine, storage, place)
         undo.push_async_callback(machine.kill)
+        on_launched()
         if order.golden is not None:
             await machine.resume()
         deadline = CLONE_TIMEOUT if order.golden is not None else BOOT_TIMEOUT

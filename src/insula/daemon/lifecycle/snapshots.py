@@ -34,6 +34,7 @@ class Snapshots:
         Raises:
             ReportableError: it could not be made.
         """
+        await self._world.agent.ready()
         key = ""
         for basis in self._bases(qube).values():
             key = (await self._world.goldens.ensure(basis)).key

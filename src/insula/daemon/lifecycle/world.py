@@ -7,11 +7,11 @@ from pathlib import Path
 from uuid import UUID
 
 from insula.daemon.engine.interface import Engine
+from insula.daemon.lifecycle.agent_volume import AgentVolume
 from insula.daemon.lifecycle.events import Events
 from insula.daemon.lifecycle.goldens import Goldens
 from insula.daemon.lifecycle.running import RunningQube
 from insula.daemon.model.changes import undone_on_failure
-from insula.daemon.model.machine import Disk
 from insula.daemon.model.qube import Qube
 from insula.daemon.model.system import System
 from insula.daemon.storage.kernels import Kernels
@@ -29,7 +29,7 @@ _VIEWER_UID = 1
 class World:
     """An instance while its daemon runs.
 
-    agent, agent_digest: the agent volume and its content's digest. run: the instance's sockets.
+    run: the instance's sockets.
     running: qubes whose machines run. xid: the highest domain number that was given.
     """
 
@@ -40,8 +40,7 @@ class World:
     kernels: Kernels
     engine: Engine
     goldens: Goldens
-    agent: Disk
-    agent_digest: str
+    agent: AgentVolume
     run: Path
     running: dict[UUID, RunningQube] = field(default_factory=dict)
     xid: int = 0

@@ -30,6 +30,11 @@ class Storage:
     def __init__(self, home: Path) -> None:
         self._places = Places(home)
 
+    @property
+    def home(self) -> Path:
+        """The instance's persistent state."""
+        return self._places.home
+
     async def prepare(self) -> None:
         """Make the directories that everything else relies on."""
         await asyncio.to_thread(upkeep.prepare, self._places)

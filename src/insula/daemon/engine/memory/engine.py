@@ -119,6 +119,13 @@ class MemoryEngine:
         )
         self._machines: dict[str, MemoryMachine] = {}
 
+    @property
+    def title(self) -> str:
+        return "memory"
+
+    async def machines(self) -> tuple[str, ...]:
+        return tuple(self._machines)
+
     async def release(self, name: str) -> None:
         machine = self._machines.pop(name, None)
         if machine is not None:

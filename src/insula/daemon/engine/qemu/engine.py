@@ -27,6 +27,7 @@ from insula.keeper.client import KeeperClient, KeeperError, Requirements, assert
 from insula.protocol.keeper import JailKind, JailSpec
 
 START_TIMEOUT = 30.0
+MACHINES = ("qube-", "golden-")  # what processes of the keeper's that are machines are called
 SOCKETS = ("qmp", "control", "gui")
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,11 @@ class QemuEngine:
             if emulated
             else None,
         )
+
+    @property
+    def title(self) -> str:
+        how = "KVM" if self._accelerator.name == "kvm" else "software emulation"
+        return f"QEMU with {how}"
 
     def snapshot_key(self) -> str:
         with Path(BINARY).open("rb") as binary:
@@ -192,6 +198,10 @@ class QemuEngine:
             await machine.close()
             raise
         return machine
+
+    async def machines(self) -> tuple[str, ...]:
+        processes = await self._keeper.list()
+        return tuple(name for name in processes if name.startswith(MACHINES))
 
     async def release(self, name: str) -> None:
         with suppress(KeyError):

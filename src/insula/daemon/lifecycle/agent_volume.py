@@ -1,0 +1,67 @@
+"""The volume with the agent that every qube runs, kept up to date with this package."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from insula.daemon.model.machine import Disk, Layer
+from insula.protocol.errors import ReportableError
+
+FILE = "agent.img"
+_TIMEOUT = 60.0
+
+
+class AgentVolumeError(ReportableError):
+    """There is no agent volume, so no qube can start."""
+
+
+class AgentVolume:
+    """Made by the builder in a process of its own, so that nothing else waits for it."""
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / FILE
+        self._digest = ""
+        self._making: asyncio.Task[str] | None = None
+
+    async def ready(self) -> None:
+        """Wait until the volume has this package's agent.
+
+        Raises:
+            AgentVolumeError: it could not be made.
+        """
+        if self._digest:
+            return
+        if self._making is None or (self._making.done() and self._making.exception()):
+            self._making = asyncio.create_task(self._make())
+        self._digest = await asyncio.shield(self._making)
+
+    @property
+    def digest(self) -> str:
+        """What its content is, once it is ready."""
+        return self._digest
+
+    @property
+    def disk(self) -> Disk:
+        """The disk of a machine, once it is ready."""
+        layer = Layer(self._path, "raw")
+        return Disk("agent", (layer,), True, self._path.stat().st_size)
+
+    async def _make(self) -> str:
+        words = (sys.executable, "-m", "insula.template.agent_volume", str(self._path))
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                digest, said = await process.communicate()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise AgentVolumeError("the agent volume was not made in time") from None
+        if process.returncode:
+            text = said.decode(errors="replace").strip()
+            raise AgentVolumeError(f"the agent volume could not be made: {text}")
+        return digest.decode().strip()

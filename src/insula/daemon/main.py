@@ -1,0 +1,227 @@
+"""insulad: puts an instance together, serves it, and lets go of it without ending its qubes."""
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from insula.daemon.admin.calls import Api
+from insula.daemon.admin.local import LocalServer
+from insula.daemon.admin.local_calls import LocalCalls
+from insula.daemon.admin.server import AdminServer
+from insula.daemon.engine.interface import Engine
+from insula.daemon.engine.memory.engine import MemoryEngine
+from insula.daemon.engine.qemu.arguments import Accelerator
+from insula.daemon.engine.qemu.detect import choose_accelerator
+from insula.daemon.engine.qemu.engine import QemuEngine
+from insula.daemon.lifecycle import reconcile
+from insula.daemon.lifecycle.administration import Administration
+from insula.daemon.lifecycle.agent_volume import AgentVolume
+from insula.daemon.lifecycle.events import Events
+from insula.daemon.lifecycle.goldens import Goldens
+from insula.daemon.lifecycle.power import Power
+from insula.daemon.lifecycle.snapshots import Snapshots
+from insula.daemon.lifecycle.templates import Templates
+from insula.daemon.lifecycle.viewers import Viewers
+from insula.daemon.lifecycle.world import UID_BASE, World
+from insula.daemon.logs import set_up_logs
+from insula.daemon.model.system import System, new_dom0
+from insula.daemon.storage.kernels import Kernels
+from insula.daemon.storage.volumes import Storage
+from insula.daemon.store.records import Run, put_qube, put_setting
+from insula.daemon.store.store import Store
+from insula.keeper.client import KeeperClient
+from insula.protocol import local
+from insula.protocol.errors import ReportableError
+
+_VERDICT = "accelerator.json"
+_MIB = 1024 * 1024
+_STOP_TIMEOUT = 15.0
+_STOP_POLL = 0.02
+
+log = logging.getLogger(__name__)
+
+
+class DaemonError(ReportableError):
+    """The daemon cannot serve this instance."""
+
+
+def main() -> int:
+    """Serve the instance that the environment names until told to stop."""
+    set_up_logs()
+    try:
+        home, run = (Path(os.environ[name]) for name in ("INSULA_HOME", "INSULA_RUN"))
+    except KeyError as error:
+        print(f"insulad: {error} is not set; start it with: insula up", file=sys.stderr)
+        return 2
+    try:
+        lock = _only_daemon(home)
+        asyncio.run(_serve(home, run))
+    except ReportableError as error:
+        log.error("insulad cannot go on", extra={"why": str(error)})
+        return error.exit_code
+    os.close(lock)
+    return 0
+
+
+def _only_daemon(home: Path) -> int:
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(home / "insulad.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DaemonError(f"another daemon serves {home}") from None
+    return lock
+
+
+async def _serve(home: Path, run: Path) -> None:
+    async with AsyncExitStack() as undo:
+        keeper = await KeeperClient.connect(run / "keeper.sock")
+        undo.push_async_callback(keeper.close)
+        engine = await _engine(keeper, run)
+        world, runs = await _world(home, run, engine, undo)
+        snapshots = Snapshots(world)
+        undo.push_async_callback(snapshots.close)
+        power = Power(world, snapshots)
+        undo.push_async_callback(power.close)
+        administration = Administration(world)
+        viewers = Viewers(keeper, run, root=os.geteuid() == 0)
+        api = Api(world=world, power=power, administration=administration)
+        templates = Templates(world, administration, snapshots)
+        calls = LocalCalls(api, templates, snapshots, viewers)
+        reconcile.expect(world, runs)
+        taking_over = asyncio.create_task(reconcile.take_all_over(world, power, runs))
+        local_server = LocalServer(run / local.SOCKET_NAME, calls.handlers())
+        local_server.start()
+        undo.push_async_callback(local_server.close)
+        admin_server = AdminServer(run, api)
+        await admin_server.start()
+        undo.push_async_callback(admin_server.close)
+        await taking_over
+        background = asyncio.create_task(_in_background(world, snapshots, viewers))
+        undo.callback(background.cancel)
+        log.info("insulad serves", extra={"home": str(home), "engine": engine.title})
+        await _until_told_to_stop(calls.stopping)
+        if calls.stopping.is_set():
+            undo.push_async_callback(_stop_keeper, keeper)
+
+
+async def _world(
+    home: Path, run: Path, engine: Engine, undo: AsyncExitStack
+) -> tuple[World, list[Run]]:
+    store = Store(home)
+    undo.push_async_callback(store.close)
+    stored = store.load()
+    kernels = Kernels(home)
+    system = System(
+        qubes={qube.uuid: qube for qube in stored.qubes},
+        properties=stored.settings,
+        kernels=frozenset(kernels.names()),
+        host_memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MIB,
+    )
+    system.labels.update((label.name, label) for label in stored.labels)
+    if not stored.qubes:
+        dom0 = new_dom0()
+        system.qubes[dom0.uuid] = dom0
+        system.properties["default_pool_kernel"] = "linux-kernel"
+        await store.write(put_qube(dom0), put_setting("default_pool_kernel", "linux-kernel"))
+    storage = Storage(home)
+    await storage.prepare()
+    world = World(
+        system=system,
+        store=store,
+        events=Events(),
+        storage=storage,
+        kernels=kernels,
+        engine=engine,
+        goldens=Goldens(home / "golden", run, engine, storage, UID_BASE),
+        agent=AgentVolume(home),
+        run=run,
+    )
+    return world, stored.runs
+
+
+async def _engine(keeper: KeeperClient, run: Path) -> Engine:
+    """The engine: INSULA_ENGINE (kvm, tcg or memory), else what this host really has."""
+    wanted = os.environ.get("INSULA_ENGINE") or None
+    if wanted == "memory":
+        return MemoryEngine()
+    if wanted not in (None, "kvm", "tcg"):
+        raise DaemonError(f"INSULA_ENGINE is kvm, tcg or memory, not {wanted!r}")
+    accelerator = _known_accelerator(run, wanted)
+    if accelerator is None:
+        accelerator = await choose_accelerator(wanted)
+        verdict = {"wanted": wanted, "boot": _boot(), "accelerator": _fields(accelerator)}
+        (run / _VERDICT).write_text(json.dumps(verdict))
+    return QemuEngine(keeper, accelerator, root=os.geteuid() == 0)
+
+
+def _known_accelerator(run: Path, wanted: str | None) -> Accelerator | None:
+    """What an earlier daemon found since the host's boot: running qubes depend on it."""
+    try:
+        verdict = json.loads((run / _VERDICT).read_text())
+        if verdict["wanted"] == wanted and verdict["boot"] == _boot():
+            return Accelerator(**verdict["accelerator"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None
+
+
+def _fields(accelerator: Accelerator) -> dict[str, str]:
+    return {
+        "name": accelerator.name,
+        "machine_type": accelerator.machine_type,
+        "options": accelerator.options,
+    }
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+async def _in_background(world: World, snapshots: Snapshots, viewers: Viewers) -> None:
+    """What need not be done before anything is served."""
+    for work in (reconcile.clear_leftovers(world, snapshots), viewers.prepare()):
+        await _logged(work)
+
+
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:
+        log.exception("work in the background failed")
+
+
+async def _until_told_to_stop(stopping: asyncio.Event) -> None:
+    """Until the local socket or a signal says so; after a signal qubes go on."""
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    waiting = [asyncio.create_task(event.wait()) for event in (stopping, ending)]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for one in waiting:
+        one.cancel()
+
+
+async def _stop_keeper(keeper: KeeperClient) -> None:
+    """End what runs besides qubes, such as viewers, and then the keeper."""
+    try:
+        async with asyncio.timeout(_STOP_TIMEOUT):
+            while running := [
+                name for name, one in (await keeper.list()).items() if one.exit is None
+            ]:
+                for name in running:
+                    with suppress(KeyError):
+                        await keeper.kill(name)
+                await asyncio.sleep(_STOP_POLL)
+            await keeper.stop()
+    except (ReportableError, TimeoutError) as error:
+        log.warning("the keeper goes on", extra={"why": str(error)})
