@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Coroutine
+from typing import Any
 
 from insula.daemon.lifecycle.goldens import Basis, Golden
 from insula.daemon.lifecycle.planning import basis_of, snapshot_basis
@@ -42,8 +44,7 @@ class Snapshots:
 
     def refresh(self, template: Qube) -> None:
         """A template's root has changed: make its snapshots anew and drop those before."""
-        for basis in self._bases(template).values():
-            self._make(basis)
+        self._spawn(f"template {template.uuid}", self._refreshed(template))
 
     def wanted(self) -> set[str]:
         """Keys of all snapshots that some qube would start from."""
@@ -74,11 +75,25 @@ class Snapshots:
         return found
 
     def _make(self, basis: Basis) -> None:
-        key = basis.key(self._world.engine)
-        if key not in self._tasks:
-            task = asyncio.create_task(self._made(basis))
-            self._tasks[key] = task
-            task.add_done_callback(lambda _done: self._tasks.pop(key, None))
+        self._spawn(basis.key(self._world.engine), self._made(basis))
+
+    def _spawn(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do it in the background, unless the same is being done."""
+        if key in self._tasks:
+            work.close()
+            return
+        task = asyncio.create_task(work)
+        self._tasks[key] = task
+        task.add_done_callback(lambda _done: self._tasks.pop(key, None))
+
+    async def _refreshed(self, template: Qube) -> None:
+        try:
+            await self._world.agent.ready()
+        except ReportableError as error:
+            log.warning("no snapshot was made", extra={"why": str(error)})
+            return
+        for basis in self._bases(template).values():
+            self._make(basis)
 
     async def _made(self, basis: Basis) -> None:
         try:

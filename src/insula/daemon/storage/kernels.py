@@ -76,6 +76,7 @@ class Kernels:
             needed = os.fstat(opened).st_size
             with space(self._places.kernels, needed), files.new_file(place, name) as target:
                 files.copy(opened, target)
+                os.fchmod(target, 0o444)  # QEMU opens it anew, as its own user.
         finally:
             os.close(opened)
 
