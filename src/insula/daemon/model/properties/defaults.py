@@ -14,6 +14,11 @@ def system_value(name: str, fallback: Value = None) -> Compute:
     return lambda system, _qube: system.properties.get(name, fallback)
 
 
+def dom0_unless(name: str) -> Compute:
+    """What the system has set under a name, dom0 where it has not."""
+    return lambda system, _qube: system.properties.get(name, system.dom0.uuid)
+
+
 def constant(value: Value) -> Compute:
     return lambda _system, _qube: value
 

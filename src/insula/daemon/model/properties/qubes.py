@@ -141,9 +141,9 @@ _ADMIN = (*_IDENTITY, _BACKUP, _DISPVM, _DENIED, _UPDATEABLE, _KEYBOARD)
 _COMMON = (
     *_ADMIN,
     _reference(
-        "audiovm", defaults.system_value("default_audiovm"), "The qube that plays its sound."
+        "audiovm", defaults.dom0_unless("default_audiovm"), "The qube that plays its sound."
     ),
-    _reference("guivm", defaults.system_value("default_guivm"), "The qube that shows its windows."),
+    _reference("guivm", defaults.dom0_unless("default_guivm"), "The qube that shows its windows."),
     _reference(
         "management_dispvm",
         defaults.from_template("management_dispvm", defaults.system_value("management_dispvm")),

@@ -20,7 +20,7 @@ def _check_pool(_system: System, _qube: Qube, value: Value) -> None:
 
 
 def _reference(name: str, text: str, *, dom0: bool = False) -> Property:
-    default = (lambda system, _qube: system.dom0.uuid) if dom0 else defaults.constant(None)
+    default = defaults.dom0_unless(name) if dom0 else defaults.constant(None)
     parse = parsing.qube_named(none=True)
     return Property(name=name, kind="vm", help=text, default=default, parse=parse)
 
