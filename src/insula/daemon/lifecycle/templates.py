@@ -20,7 +20,16 @@ from insula.daemon.model.qube import Qube, QubeClass, Value, check_name
 from insula.daemon.store.records import put_qube, put_setting
 
 RECIPE = "template-recipe"  # feature with the hash of the recipe that a template's root is of
-_FEATURES = {"os": "Linux", "qrexec": "1", "gui": "1"}
+# What the agent in a template of ours would announce of itself.
+_FEATURES = {
+    "os": "Linux",
+    "qrexec": "1",
+    "gui": "1",
+    "vmexec": "1",
+    "supported-rpc.qubes.VMRootExec": "1",
+    "supported-rpc.qubes.VMRootShell": "1",
+    "supported-rpc.qubes.WaitForSession": "1",
+}
 _RECIPE_SHOWN = 12  # characters of a recipe's hash in a kernel's name
 
 log = logging.getLogger(__name__)
