@@ -4,7 +4,7 @@ Source of the formats: qrexec-wire.md section 8, in-qube.md section 4.1.
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from insula.protocol.errors import ProtocolError
 
@@ -17,8 +17,7 @@ _PART = re.compile(r"(?:[A-Za-z0-9._]|--|-[0-9A-F]{2})*", re.ASCII)
 _ESCAPE = re.compile(r"--|-[0-9A-F]{2}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceCall:
+class ServiceCall(NamedTuple):
     """What a service is called with. argument is None when the call had no `+`.
 
     descriptor: the text after QUBESRPC, as it came.
@@ -35,8 +34,7 @@ class ServiceCall:
         return self.name if self.argument is None else f"{self.name}+{self.argument}"
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """A command for a user: exactly one of shell and service is there."""
 
     user: str
