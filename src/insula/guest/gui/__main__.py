@@ -1,10 +1,12 @@
 """Run the window agent: `python3 -m insula.guest.gui`.
 
+Tells systemd (NOTIFY_SOCKET) when it serves: no snapshot is to be made of a half started one.
 Environment, for tests: INSULA_GUI_SOCKET, a unix socket to listen on in place of the virtio port;
 INSULA_PIXELS, a file in place of the pixel region; INSULA_GUI_RUN in place of /run/qubes.
 """
 
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -31,6 +33,7 @@ def main() -> int:
             lambda poller: Port(poller, _PORT) if path is None else Listener(poller, path),
             run_directory,
         )
+        _notify()
         agent.run()
     except (OSError, xcffib.XcffibException) as error:
         print(f"window agent ended: {error}", file=sys.stderr)
@@ -38,6 +41,13 @@ def main() -> int:
     finally:
         (run_directory / "gui-agent.status").unlink(missing_ok=True)
     return 0
+
+
+def _notify() -> None:
+    """Say that the start is over (sd_notify(3))."""
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+            notified.sendto(b"READY=1", address.replace("@", "\0", 1))
 
 
 if __name__ == "__main__":
