@@ -1,6 +1,7 @@
 """How an instance is: what `insula status` shows."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ async def status(world: World) -> dict[str, Any]:
     running = sorted(world.running.values(), key=lambda qube: qube.name)
     memory = await asyncio.to_thread(lambda: [memory_of(qube.machine.pid) for qube in running])
     return {
+        "pid": os.getpid(),
         "engine": world.engine.title,
         "boundary": world.engine.capabilities.boundary,
         "warning": world.engine.capabilities.warning,
