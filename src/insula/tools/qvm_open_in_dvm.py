@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Edited(Sink):
-    """Keeps what comes back in a nameless file. Once it cannot it is broken, and trouble says why."""
+    """Keeps what comes back in a nameless file. Once it cannot, it is broken: trouble says why."""
 
     def __init__(self, limit: int) -> None:
         self.size = 0
