@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+SECONDS_EACH ?= 60
 
 .PHONY: help
 help: ## list the targets
@@ -30,6 +31,12 @@ venv: .venv/.stamp
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+.PHONY: demo
+demo: setup ## the whole thing, shown: qubes of several colours on one desktop
+	.venv/bin/insula up
+	.venv/bin/insula template build debian-12
+	$(PYTHON) -m insula.tools.demo
+
 .PHONY: check
 check: setup ## ruff, mypy, import-linter
 	.venv/bin/ruff format --check src tests
@@ -38,11 +45,55 @@ check: setup ## ruff, mypy, import-linter
 	.venv/bin/lint-imports --no-cache
 
 .PHONY: test
-test: test-unit ## everything that CI runs
+test: test-unit test-jail test-desktop test-vm ## everything that CI runs
 
 .PHONY: test-unit
 test-unit: setup ## tests without a virtual machine
 	.venv/bin/pytest tests/unit
+
+.PHONY: test-jail
+test-jail: setup ## what a process in a jail can and cannot do
+	.venv/bin/pytest tests/jail
+
+.PHONY: test-desktop
+test-desktop: setup ## tests with real X servers
+	.venv/bin/pytest tests/desktop
+
+.PHONY: test-vm
+test-vm: setup ## tests with real virtual machines
+	.venv/bin/pytest tests/vm
+
+.PHONY: kvm
+kvm: setup ## the tests with virtual machines, on KVM
+	@if $(PYTHON) -m insula.daemon.engine.qemu.detect | grep -q '"usable": true'; then \
+	    INSULA_ENGINE=kvm .venv/bin/pytest tests/vm; \
+	else \
+	    echo "SKIPPED: NOTHING WAS TESTED ON KVM, which cannot be used here:"; \
+	    $(PYTHON) -m insula.daemon.engine.qemu.detect; \
+	fi
+
+.PHONY: soak
+soak: setup ## slow tests: a hundred clones, hours of starts and ends
+	.venv/bin/pytest tests/soak
+
+.PHONY: fuzz
+fuzz: setup ## the parsers, SECONDS_EACH for each
+	@$(PYTHON) -c 'import atheris' 2>/dev/null || $(PYTHON) -m pip install --quiet \
+	    --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
+	$(PYTHON) -m tests.fuzz $(SECONDS_EACH) $(TARGETS)
+
+.PHONY: bench
+bench: setup ## the figures, measured on this machine
+	$(PYTHON) -m tests.bench $(FIGURES)
+
+.PHONY: lock
+lock: setup ## pin the dependencies of requirements/*.in, with hashes
+	@$(PYTHON) -c 'import piptools' 2>/dev/null || $(PYTHON) -m pip install --quiet pip-tools
+	@for set in base dev fuzz; do \
+	    (cd requirements && ../$(PYTHON) -m piptools compile --quiet --generate-hashes \
+	        --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	        --output-file $$set.txt $$set.in); \
+	done
 
 .PHONY: clean
 clean: ## remove what set-up and tests made in this folder
