@@ -20,7 +20,12 @@ class UsageError(ReportableError):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser with the options of every command."""
+    """A parser with the options of every command.
+
+    intermixed: options may stand between names and values; not for a parser with sub-commands.
+    """
+
+    intermixed = True
 
     def __init__(self, prog: str, description: str, **further: Any) -> None:
         super().__init__(prog=prog, description=description, **further)
@@ -57,10 +62,11 @@ def run(
     Raises:
         SystemExit: the command line cannot be meant, or asks for help or the version.
     """
+    _open_standard_streams()
     try:
-        code = work(parser.parse_args(argv))
-        if sys.stdout is not None:  # as it is when descriptor 1 was closed at our start
-            sys.stdout.flush()
+        parse = parser.parse_intermixed_args if parser.intermixed else parser.parse_args
+        code = work(parse(argv))
+        sys.stdout.flush()
     except UsageError as error:
         parser.error(f"{error}\n{error.hint}" if error.hint else str(error))
     except ReportableError as error:
@@ -72,6 +78,16 @@ def run(
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return code
+
+
+def _open_standard_streams() -> None:
+    """Open what was closed at our start: else a socket gets its number, and is taken for it."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def show(error: ReportableError, prefix: str = "Error: ") -> int:

@@ -56,12 +56,14 @@ class _LocalCommand:
         self._process = subprocess.Popen(["/bin/sh", "-c", command], stdin=pipe, stdout=pipe)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self.source = self._process.stdout.fileno()
+        self._output = self._process.stdout
+        self.source = self._output.fileno()
         self.sink = DescriptorSink(self._process.stdin.fileno())
         self._process.stdin.close()
 
     def wait(self) -> int:
         self.sink.end()
+        self._output.close()
         code = self._process.wait()
         return code if code >= 0 else 128 - code
 
@@ -123,9 +125,11 @@ def _begin(target: Target, arguments: argparse.Namespace, closing: ExitStack) ->
     local, output, error_output = None, Sink(), Sink()
     source = None
     if arguments.pass_io:
-        source = _standard_input()
+        source = 0
         output = _sink(1, filtered=arguments.filter_output)
         error_output = _sink(2, filtered=arguments.filter_errors)
+        closing.callback(output.end)
+        closing.callback(error_output.end)
     if arguments.localcmd:
         local = _LocalCommand(arguments.localcmd)
         source, output = local.source, local.sink
@@ -179,20 +183,8 @@ def _wait_for_session(target: Target, arguments: argparse.Namespace) -> None:
         relay([connection])
 
 
-def _standard_input() -> int | None:
-    """Our input; None where it is closed."""
-    try:
-        os.fstat(0)
-    except OSError:
-        return None
-    return 0
-
-
 def _sink(descriptor: int, *, filtered: bool) -> Sink:
-    try:
-        return DescriptorSink(descriptor, table=HARMLESS if filtered else None)
-    except OSError:
-        return Sink()  # It is closed.
+    return DescriptorSink(descriptor, table=HARMLESS if filtered else None)
 
 
 @contextmanager

@@ -22,7 +22,10 @@ _LIST_WORDS, _INFO_WORDS = ("list", "ls", "l"), ("info", "i")
 def main(argv: Sequence[str] | None = None) -> int:
     """qvm-volume."""
     parser = Parser("qvm-volume", "Look at volumes.")
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    parser.intermixed = False
+    actions = parser.add_subparsers(
+        metavar="ACTION", required=True, parser_class=argparse.ArgumentParser
+    )
     add = actions.add_parser("list", aliases=_LIST_WORDS[1:], help="list volumes")
     names.add_several(add)
     add.add_argument(

@@ -16,6 +16,8 @@ _DEFAULT_COLOUR = 31  # red
 class RunParser(Parser):
     """Reads what belongs to qvm-run, and leaves the rest to the command."""
 
+    intermixed = False
+
     def __init__(self) -> None:
         super().__init__("qvm-run", "Run a command in qubes.", usage=USAGE)
         self.add_argument("-u", "--user", metavar="USER", default="DEFAULT", help="as this user")

@@ -1,0 +1,136 @@
+"""Options, errors and names that all commands share."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from insula.client.app import App
+from insula.tools import qvm_check, qvm_features, qvm_ls, qvm_power, qvm_run, qvm_shutdown
+from insula.tools.command import UsageError
+from insula.tools.names import expand
+from tests.unit.tools.conftest import Main, Run
+from tests.unit.tools.fake_daemon import FakeDaemon, FakeQube, RefusedError
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "prefix"),
+    [
+        (qvm_ls.main, [], "Error: "),
+        (qvm_power.start, ["work"], "Error: "),
+        (qvm_power.kill, ["work"], "Error: "),
+        (qvm_shutdown.main, ["work"], "qvm-shutdown: error: "),
+        (qvm_features.tags, ["work"], "qvm-tags: error: "),
+        (qvm_run.main, ["work", "ls"], "qvm-run: error: "),
+    ],
+)
+def test_without_a_daemon_a_command_says_how_to_start_it(
+    run: Run, main: Main, words: list[str], prefix: str
+) -> None:
+    done = run(main, *words)
+    assert (done.code, done.out) == (1, "")
+    first, second = done.err.splitlines()
+    assert first.startswith(f"{prefix}the daemon does not answer at ")
+    assert second == "Start it with: insula up"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--all", "work"], ["work", "--exclude", "vault"], ["no-such"], ["--no-such-option"]],
+)
+def test_what_cannot_be_meant_is_a_usage_error(
+    daemon: FakeDaemon, run: Run, words: list[str]
+) -> None:
+    daemon.add(FakeQube("work"))
+    done = run(qvm_power.start, *words)
+    assert done.code == 2
+    assert done.err.startswith("usage: qvm-start ")
+    assert "\nqvm-start: error: " in done.err
+    assert not daemon.asked("admin.vm.Start")
+
+
+def test_a_refusal_is_shown_with_its_hint(daemon: FakeDaemon, run: Run) -> None:
+    daemon.add(FakeQube("work"))
+    refusal = RefusedError("QubesVMError", "work: 100% full\nMake room first.")
+    daemon.refusals["admin.vm.tag.List", "work"] = refusal
+    done = run(qvm_features.tags, "work")
+    assert (done.code, done.err) == (1, "qvm-tags: error: work: 100% full\nMake room first.\n")
+
+
+def test_no_answer_points_to_the_daemons_log(daemon: FakeDaemon, run: Run) -> None:
+    daemon.add(FakeQube("work"))
+    daemon.silent.add(("admin.vm.tag.List", "work"))
+    done = run(qvm_features.tags, "work")
+    assert done.code == 1
+    assert "insulad.log" in done.err
+
+
+def test_help_and_version_are_no_errors(run: Run) -> None:
+    assert run(qvm_ls.main, "--help").out.startswith("usage: qvm-ls ")
+    done = run(qvm_ls.main, "--version")
+    assert done.code == 0
+    assert done.out.startswith("qvm-ls (")
+
+
+def test_long_options_may_be_shortened(daemon: FakeDaemon, run: Run) -> None:
+    daemon.add(FakeQube("work", state="Running"))
+    assert run(qvm_power.start, "--skip", "work").code == 0
+
+
+def test_a_reader_that_leaves_early_is_no_traceback(daemon: FakeDaemon) -> None:
+    for number in range(300):
+        daemon.add(FakeQube(f"qube{number}"))
+    listing = [
+        sys.executable,
+        "-c",
+        "from insula.tools.qvm_ls import main; raise SystemExit(main())",
+    ]
+    with subprocess.Popen(
+        listing, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(60) == 141
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.usefixtures("daemon")
+def test_patterns_stand_for_names_and_repeated_names_count_once(daemon: FakeDaemon) -> None:
+    for name in ("work", "work-mail", "vault"):
+        daemon.add(FakeQube(name))
+    known = list(App().domains)
+    assert expand(known, ["wor[k]*", "work", "d?m0"]) == ["work", "work-mail", "dom0"]
+    assert expand(known, ["none*"]) == []
+    with pytest.raises(UsageError, match="no-such"):
+        expand(known, ["no-such"])
+
+
+def test_all_is_all_but_dom0_and_the_excluded(daemon: FakeDaemon, run: Run) -> None:
+    for name in ("work", "work-mail", "vault"):
+        daemon.add(FakeQube(name))
+    assert run(qvm_power.start, "--all", "--exclude", "work*").code == 0
+    assert daemon.asked("admin.vm.Start") == [("vault", "", b"")]
+
+
+def test_check_tells_by_its_exit_code(daemon: FakeDaemon, run: Run) -> None:
+    daemon.add(FakeQube("work", state="Running"))
+    daemon.add(FakeQube("vault", state="Paused"))
+    daemon.add(FakeQube("old", klass="TemplateVM"))
+    done = run(qvm_check.main, "work", "vault")
+    assert (done.code, done.out, done.err) == (
+        0, "", "qvm-check: work: exists\nqvm-check: vault: exists\n",
+    )  # fmt: skip
+    assert run(qvm_check.main, "--running", "work", "old").code == 3
+    assert run(qvm_check.main, "--running", "--paused", "work").code == 1
+    assert run(qvm_check.main, "--paused", "vault").code == 0
+    assert run(qvm_check.main, "--template", "old").code == 0
+    assert run(qvm_check.main, "--networked", "old").code == 1
+    assert run(qvm_check.main, "--all").code == 0
+    done = run(qvm_check.main, "-q", "work", "no-such")
+    assert (done.code, done.err) == (1, "")
+    done = run(qvm_check.main, "no-*")
+    assert done.code == 1
+    assert "warning: no such qube: 'no-*'" in done.err
+    assert run(qvm_check.main).code == 1
