@@ -65,7 +65,8 @@ class FakeDaemon:
         self.local: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
         self.refusals: dict[tuple[str, str], RefusedError] = {}
         self.silent: set[tuple[str, str]] = set()
-        self.open_calls = 0
+        self._open_calls = 0
+        self._changed = threading.Condition()
         self.on_halted: Callable[[str], object] = lambda _name: None
         self._threads: list[threading.Thread] = []
         self._listeners: list[socket.socket] = []
@@ -200,9 +201,19 @@ class FakeDaemon:
         with near:
             socket.send_fds(connection, [local.encode(fields)], [near.fileno()])
         self._begin(lambda: serve_call(far, nonce, request))
-        self.open_calls += 1
+        self._count(1)
         connection.recv(1)
-        self.open_calls -= 1
+        self._count(-1)
+
+    def _count(self, more: int) -> None:
+        with self._changed:
+            self._open_calls += more
+            self._changed.notify_all()
+
+    def calls_end(self) -> bool:
+        """Wait for callers to close their calls; False when one keeps it open."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._open_calls == 0, 20)
 
 
 def lines(items: Iterable[str]) -> str:

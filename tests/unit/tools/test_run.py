@@ -142,7 +142,7 @@ def test_output_errors_and_exit_code_come_through(run: Run, daemon: FakeDaemon) 
             "gui": False, "detached": False,
         }
     ]  # fmt: skip
-    assert daemon.open_calls == 0
+    assert daemon.calls_end()
 
 
 def test_a_program_runs_without_a_shell(run: Run, daemon: FakeDaemon) -> None:
