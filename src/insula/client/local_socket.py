@@ -90,7 +90,7 @@ class LocalRequest:
         self.close()
 
 
-def request(op: str, *, timeout: float = 30.0, **fields: Any) -> dict[str, Any]:
+def request(op: str, *, timeout: float | None = 30.0, **fields: Any) -> dict[str, Any]:
     """Ask and close; for requests without descriptors."""
     with LocalRequest() as asked:
         asked.ask(op, fields, timeout=timeout)
