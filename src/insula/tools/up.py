@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,19 +38,22 @@ def up() -> bool:
         if not instance.answers(run / "keeper.sock", socket.SOCK_SEQPACKET):
             _start_keeper(run / "keeper.sock", logs / "keeper.log")
         _start_daemon(logs / "insulad.log", home, run)
-        _await(lambda: daemon_answers(run), logs)
     return True
 
 
 def down(*, kill: bool) -> bool:
     """Stop all qubes, the daemon and the keeper; False when nothing was running."""
-    run = instance.run()
+    keeper = instance.run() / "keeper.sock"
     try:
         request("stop", timeout=STOP_TIMEOUT, kill=kill)
     except DaemonNotRunningError:
-        return False
+        if not instance.answers(keeper, socket.SOCK_SEQPACKET):
+            return False
+        # Its daemon is gone, its qubes are not: it takes one to end them.
+        up()
+        request("stop", timeout=STOP_TIMEOUT, kill=kill)
     deadline = time.monotonic() + STOP_TIMEOUT
-    while instance.answers(run / "keeper.sock", socket.SOCK_SEQPACKET):
+    while instance.answers(keeper, socket.SOCK_SEQPACKET):
         if time.monotonic() > deadline:
             raise DidNotStartError("the instance did not end")
         time.sleep(_POLL)
@@ -82,9 +85,11 @@ def _start_keeper(listening: Path, log: Path) -> None:
 
 
 def _start_daemon(log: Path, home: Path, run: Path) -> None:
+    """Returns when a daemon answers."""
     places = {"INSULA_HOME": str(home), "INSULA_RUN": str(run)}
     with log.open("ab") as output:
-        subprocess.Popen(
+        begins = output.tell()
+        process = subprocess.Popen(
             [sys.executable, "-m", "insula.daemon"],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -93,15 +98,23 @@ def _start_daemon(log: Path, home: Path, run: Path) -> None:
             cwd="/",
             env={**os.environ, **places},
         )
-
-
-def _await(ready: Callable[[], bool], logs: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT
-    while not ready():
+    while not daemon_answers(run):
+        if process.poll() is not None:
+            raise _failure(f"the daemon ended with status {process.returncode}", log, begins)
         if time.monotonic() > deadline:
-            ends = [f"{log}:\n{log.read_text()[-_LOG_END:]}" for log in sorted(logs.glob("*.log"))]
-            raise DidNotStartError("the instance did not start\n" + "\n".join(ends))
+            raise _failure(f"the daemon did not answer in {START_TIMEOUT:.0f} s", log, begins)
         time.sleep(_POLL)
+
+
+def _failure(text: str, log: Path, begins: int) -> DidNotStartError:
+    """An error that shows the end of what was logged from a position on."""
+    with log.open("rb") as opened:
+        opened.seek(begins)
+        said = opened.read().decode(errors="replace").strip()[-_LOG_END:]
+    error = DidNotStartError(f"{text}; it said:\n{said}" if said else text)
+    error.hint = f"All that it said is in {log}"
+    return error
 
 
 def _own(run: Path) -> None:
