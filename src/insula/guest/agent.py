@@ -5,9 +5,10 @@ import subprocess
 from collections.abc import Callable
 from typing import Protocol
 
-from insula.guest import freeze, identity, seed
+from insula.guest import identity, seed
 from insula.guest.call import Call
 from insula.guest.loop import Loop
+from insula.guest.parking import Parked
 from insula.guest.ports import Port
 from insula.guest.programs import NotStartedError, resolve
 from insula.guest.services import SEARCH
@@ -44,6 +45,8 @@ class Agent:
         self._ports = ports
         self._system = system
         self._state = AgentState.WAITING
+        self._parked: Parked | None = None
+        self._seeded = False
         self._qubesdb: dict[str, str] = {}
         self._scanner = PrefixScanner(CONTROL_PREFIX)
         self._received = bytearray()
@@ -111,26 +114,38 @@ class Agent:
     def _take_seed(self, body: bytes) -> None:
         others = 0
         if self._system:
-            parked = self._state is AgentState.PARKED
-            others = freeze.free_to_run() if parked else 0
+            if self._parked is not None:
+                others = self._parked.frozen.free_to_run()
             seed.take_seed(control.Seed.decode(body))
-            if parked:
-                freeze.thaw()
+        self._seeded = True
         self._send(control.Seeded(others).encode())
 
     def _take_identity(self, body: bytes) -> None:
+        self._require_seed()
         self._qubesdb = control.Identity.decode(body).qubesdb
         self._state = AgentState.STARTING
         status = Status(0)
         if self._system:
             try:
                 identity.wait_until_booted()
-                for line in identity.become(self._qubesdb):
+                for line in identity.become(self._qubesdb, self._parked, self._let_others_run):
                     print(line, flush=True)
             except Exception as error:
                 status = Status(1, f"{type(error).__name__}: {error}")
         self._state = AgentState.FAILED if status.code else AgentState.READY
         self._send(status.encode(ControlType.READY))
+        # Not earlier: what they do when they go on would be in the way of all of this.
+        self._loop.soon(self._let_others_run)
+
+    def _require_seed(self) -> None:
+        if not self._seeded:
+            raise ProtocolError("nothing is done before a seed came")
+
+    def _let_others_run(self) -> None:
+        """End the freeze of a clone, once."""
+        if self._parked is not None:
+            self._parked.frozen.thaw()
+            self._parked = None
 
     def _take_clock(self, body: bytes) -> None:
         if self._system:
@@ -145,11 +160,11 @@ class Agent:
         if self._system:
             try:
                 identity.wait_until_booted()
-                freeze.freeze()
-                freeze.settle()
-            except (OSError, TimeoutError) as error:
-                status = Status(1, str(error))
+                self._parked = Parked()
+            except Exception as error:
+                status = Status(1, f"{type(error).__name__}: {error}")
         self._state = AgentState.PARKED
+        self._seeded = False
         self._send(status.encode(ControlType.PARKED))
 
     def _shut_down(self) -> None:
@@ -159,6 +174,7 @@ class Agent:
             self._loop.running = False
 
     def _exec(self, body: bytes, *, quiet: bool) -> None:
+        self._require_seed()
         parameters = ExecParameters.decode(body)
         key = (parameters.domain, parameters.port)
         attach = self._attached.pop(key, None)

@@ -2,65 +2,85 @@
 
 import os
 import time
-from pathlib import Path
+from contextlib import suppress
 
-_ROOT = Path("/sys/fs/cgroup")
+_ROOT = "/sys/fs/cgroup"
 _FREEZE_TIMEOUT = 20.0
 _POLL = 0.02
 
 
-def _others() -> list[Path]:
-    """Top-level cgroups without the agent in them."""
-    own = Path("/proc/self/cgroup").read_text().strip().rpartition(":")[2].split("/")[1]
-    return [entry for entry in _ROOT.iterdir() if entry.is_dir() and entry.name != own]
+class NotFrozenError(Exception):
+    """Something besides the agent could run, which must not be."""
 
 
-def freeze() -> None:
-    """Freeze all others; returns when they are.
+class Frozen:
+    """All cgroups without the agent, frozen.
 
-    Raises:
-        TimeoutError: some did not freeze.
+    Their files stay open, so that a clone counts and thaws with a handful of system calls.
     """
-    others = _others()
-    for group in others:
-        (group / "cgroup.freeze").write_text("1")
-    deadline = time.monotonic() + _FREEZE_TIMEOUT
-    for group in others:
-        while not _is_frozen(group):
+
+    def __init__(self) -> None:
+        """Freeze them; returns when they are.
+
+        Raises:
+            NotFrozenError: some did not freeze, or something runs beside them.
+        """
+        own = _own_group()
+        groups = [entry.path for entry in os.scandir(_ROOT) if entry.is_dir() and entry.name != own]
+        self._groups = groups
+        self._switches = [os.open(f"{group}/cgroup.freeze", os.O_RDWR) for group in groups]
+        self._states = [os.open(f"{group}/cgroup.events", os.O_RDONLY) for group in groups]
+        self._own = f"{_ROOT}/{own}"
+        for switch in self._switches:
+            os.write(switch, b"1")
+        deadline = time.monotonic() + _FREEZE_TIMEOUT
+        while self.free_to_run() or _outside({own, *map(os.path.basename, groups)}):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{group.name} did not freeze")
+                raise NotFrozenError("something did not freeze")
             time.sleep(_POLL)
 
+    def free_to_run(self) -> int:
+        """How many processes could run now, besides the agent and kernel threads.
 
-def thaw() -> None:
-    """Let all others go on."""
-    for group in _others():
-        (group / "cgroup.freeze").write_text("0")
+        What lies in no such cgroup was found to be kernel threads alone, and only processes that
+        are frozen could have put others there.
+        """
+        count = _members(self._own) - 1
+        for state, group in zip(self._states, self._groups, strict=True):
+            if b"frozen 1" not in os.pread(state, 4096, 0):
+                count += _members(group)
+        return count
+
+    def thaw(self) -> None:
+        """Let all others go on."""
+        for switch in self._switches:
+            os.write(switch, b"0")
+        for descriptor in (*self._switches, *self._states):
+            os.close(descriptor)
 
 
-def free_to_run() -> int:
-    """How many processes could run now, besides kernel threads and the agent."""
-    frozen = {group.name for group in _others() if _is_frozen(group)}
+def _own_group() -> str:
+    with open("/proc/self/cgroup", encoding="ascii") as opened:  # noqa: PTH123
+        return opened.read().strip().rpartition(":")[2].split("/")[1]
+
+
+def _members(group: str) -> int:
+    """How many processes a cgroup and those below it hold."""
+    with open(f"{group}/cgroup.procs", "rb") as opened:  # noqa: PTH123
+        count = opened.read().count(b"\n")
+    below = [entry.path for entry in os.scandir(group) if entry.is_dir(follow_symlinks=False)]
+    return count + sum(map(_members, below))
+
+
+def _outside(groups: set[str]) -> int:
+    """How many processes, kernel threads aside, are in none of these cgroups."""
     count = 0
     for entry in os.scandir("/proc"):
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+        if not entry.name.isdigit():
             continue
-        try:
-            place = Path(entry.path)
-            (place / "exe").readlink()  # Fails for kernel threads.
-            group = (place / "cgroup").read_text().strip().rpartition(":")[2].split("/")[1]
-        except (OSError, IndexError):
-            continue
-        if group not in frozen:
-            count += 1
+        with suppress(OSError, IndexError):
+            os.readlink(f"{entry.path}/exe")  # noqa: PTH115 - fails for kernel threads
+            with open(f"{entry.path}/cgroup", encoding="ascii") as opened:  # noqa: PTH123
+                group = opened.read().strip().rpartition(":")[2].split("/")[1]
+            count += group not in groups
     return count
-
-
-def settle() -> None:
-    """Write everything out and drop clean caches, so that a snapshot is small and coherent."""
-    os.sync()
-    Path("/proc/sys/vm/drop_caches").write_text("3")
-
-
-def _is_frozen(group: Path) -> bool:
-    return "frozen 1" in (group / "cgroup.events").read_text()

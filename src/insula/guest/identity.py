@@ -3,19 +3,21 @@
 import os
 import re
 import socket
-import subprocess
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from insula.guest import bind_dirs, private
+from insula.guest.parking import MACHINE_ID, Parked
+from insula.guest.scripts import Scripts
 
 _RUN = Path("/run/qubes")
-_SERVICES = Path("/run/qubes-service")
+_SERVICES = "/run/qubes-service"
 _BOOTED = Path("/run/insula/booted")
 _BOOT_TIMEOUT = 240.0
-_SCRIPT_TIMEOUT = 300
+_LONGEST = 1 << 20  # bytes of a file in /etc that is changed
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _TYPES = {
     "TemplateVM": "this-is-templatevm",
@@ -24,8 +26,12 @@ _TYPES = {
 }
 
 
-def become(qubesdb: dict[str, str]) -> list[str]:
+def become(
+    qubesdb: dict[str, str], parked: Parked | None, let_others_run: Callable[[], None]
+) -> list[str]:
     """Set the qube up; returns what went wrong without keeping it from running.
+
+    let_others_run: what has to be called before a program that may need them.
 
     Raises:
         OSError, PrivateVolumeError: the private volume cannot be used.
@@ -33,15 +39,17 @@ def become(qubesdb: dict[str, str]) -> list[str]:
     report: list[str] = []
     persistence = qubesdb.get("/qubes-vm-persistence", "rw-only")
     _markers(qubesdb, persistence)
-    _new_machine_id()
+    _new_ids(parked, persistence)
     private.set_up(journal=persistence != "none")
     if persistence != "full":
         bind_dirs.apply(report)
-    _scripts(("/rw/config/rc.local-early.d", "/rw/config/rc.local-early"), report)
-    _host_name(qubesdb.get("/name", ""))
-    _time_zone(qubesdb.get("/qubes-timezone", ""))
+    run = Scripts(report, let_others_run)
+    run.all_of("/rw/config/rc.local-early.d", "/rw/config/rc.local-early")
+    protected = _protected()
+    _host_name(qubesdb.get("/name", ""), protected)
+    _time_zone(qubesdb.get("/qubes-timezone", ""), protected)
     _keyboard(qubesdb.get("/keyboard-layout", ""))
-    _scripts(("/rw/config/rc.local.d", "/rw/config/rc.local"), report)
+    run.all_of("/rw/config/rc.local.d", "/rw/config/rc.local")
     return report
 
 
@@ -61,43 +69,84 @@ def wait_until_booted() -> None:
 def _markers(qubesdb: dict[str, str], persistence: str) -> None:
     _RUN.mkdir(parents=True, exist_ok=True)
     kind = _TYPES.get(qubesdb.get("/qubes-vm-type", ""), "this-is-appvm")
-    for marker in (kind, f"persistent-{persistence}"):
-        (_RUN / marker).touch()
-    _SERVICES.mkdir(exist_ok=True)
+    for marker in (f"{_RUN}/{kind}", f"{_RUN}/persistent-{persistence}"):
+        _touch(marker)
     for key, value in qubesdb.items():
         name = key.removeprefix("/qubes-service/")
         if name == key or _SERVICE_NAME.fullmatch(name) is None:
             continue
         if value == "1":
-            (_SERVICES / name).touch()
+            _touch(f"{_SERVICES}/{name}")
         else:
-            (_SERVICES / name).unlink(missing_ok=True)
-    Path("/run/qubes-service-environment").touch()
+            with suppress(FileNotFoundError):
+                os.unlink(f"{_SERVICES}/{name}")  # noqa: PTH108
+    _touch("/run/qubes-service-environment")
 
 
-def _new_machine_id() -> None:
-    Path("/etc/machine-id").write_text(uuid.UUID(bytes=os.urandom(16), version=4).hex + "\n")
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
-def _host_name(name: str) -> None:
+def _new_ids(parked: Parked | None, persistence: str) -> None:
+    """Identify machine and boot anew; a qube with a root of its own keeps what it has there."""
+    machine_id = uuid.UUID(bytes=os.urandom(16), version=4).hex.encode() + b"\n"
+    if parked is not None:
+        os.pwrite(parked.machine_id, machine_id, 0)
+        os.pwrite(parked.boot_id, str(uuid.uuid4()).encode() + b"\n", 0)
+    elif persistence != "full" or not MACHINE_ID.read_bytes().strip():
+        MACHINE_ID.write_bytes(machine_id)
+
+
+def _host_name(name: str, protected: set[str]) -> None:
     if not name:
         return
     socket.sethostname(name)
-    if not _protected("/etc/hostname"):
-        Path("/etc/hostname").write_text(name + "\n")
-    hosts = Path("/etc/hosts")
-    lines = hosts.read_text().splitlines() if hosts.exists() else []
-    kept = [line for line in lines if not line.startswith("127.0.1.1")]
-    hosts.write_text("\n".join([*kept, f"127.0.1.1 {name}", ""]))
+    if "/etc/hostname" not in protected:
+        _rewrite("/etc/hostname", lambda _old: f"{name}\n")
+    _rewrite("/etc/hosts", lambda old: _named_hosts(old, name))
 
 
-def _time_zone(name: str) -> None:
-    zone = Path("/usr/share/zoneinfo", name)
-    if name and ".." not in name and zone.is_file() and not _protected("/etc/timezone"):
-        link = Path("/etc/localtime")
-        link.unlink(missing_ok=True)
-        link.symlink_to(zone)
-        Path("/etc/timezone").write_text(name + "\n")
+def _named_hosts(hosts: str, name: str) -> str:
+    """A hosts file in which this machine has a name: the last on lines of its own addresses."""
+    lines, found = [], False
+    for line in hosts.splitlines():
+        words = line.split()
+        if words and words[0] in ("127.0.1.1", "::1"):
+            found |= words[0] == "127.0.1.1"
+            known = words[1:-1] if words[-1] != "localhost" else words[1:]
+            lines.append(" ".join((words[0], *known, name)))
+        else:
+            lines.append(line)
+    if not found:
+        lines.append(f"127.0.1.1 {name}")
+    return "\n".join((*lines, ""))
+
+
+def _rewrite(path: str, change: Callable[[str], str]) -> None:
+    """Change a file's text in place; most starts find it as it should be."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        old = os.read(descriptor, _LONGEST)
+        new = change(old.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+        if new != old:
+            os.pwrite(descriptor, new, 0)
+            if len(new) < len(old):
+                os.ftruncate(descriptor, len(new))
+    finally:
+        os.close(descriptor)
+
+
+def _time_zone(name: str, protected: set[str]) -> None:
+    zone, link = f"/usr/share/zoneinfo/{name}", "/etc/localtime"
+    if not name or ".." in name or "/etc/timezone" in protected or not os.path.isfile(zone):  # noqa: PTH113
+        return
+    with suppress(OSError):
+        if os.readlink(link).endswith(f"/zoneinfo/{name}"):  # noqa: PTH115
+            return
+    with suppress(FileNotFoundError):
+        os.unlink(link)  # noqa: PTH108
+    os.symlink(zone, link)  # noqa: PTH211
+    _rewrite("/etc/timezone", lambda _old: f"{name}\n")
 
 
 def _keyboard(layout: str) -> None:
@@ -105,30 +154,12 @@ def _keyboard(layout: str) -> None:
         (_RUN / "keyboard-layout").write_text(layout)
 
 
-def _protected(path: str) -> bool:
+def _protected() -> set[str]:
+    """Files that are to be left alone."""
+    found: set[str] = set()
     for directory in ("/etc/qubes/protected-files.d", "/rw/config/protected-files.d"):
-        for file in sorted(Path(directory).glob("*")):
-            with suppress(OSError, ValueError):
-                if path in file.read_text().splitlines():
-                    return True
-    return False
-
-
-def _scripts(paths: tuple[str, str], report: list[str]) -> None:
-    """Run DIRECTORY/*.rc and then FILE, those that are executable."""
-    directory, file = paths
-    for script in (*sorted(Path(directory).glob("*.rc")), Path(file)):
-        if not (script.is_file() and os.access(script, os.X_OK)) or _is_comment(script):
-            continue
-        try:
-            subprocess.run([script], stdin=subprocess.DEVNULL, timeout=_SCRIPT_TIMEOUT, check=True)
-        except (OSError, subprocess.SubprocessError) as error:
-            report.append(f"{script}: {error}")
-
-
-def _is_comment(script: Path) -> bool:
-    """Whether a script does nothing, as the one that every private volume begins with."""
-    with suppress(OSError, UnicodeDecodeError):
-        lines = script.read_text().splitlines()
-        return all(not line.strip() or line.lstrip().startswith("#") for line in lines)
-    return False
+        with suppress(FileNotFoundError):
+            for entry in os.scandir(directory):
+                with suppress(OSError, ValueError):
+                    found.update(Path(entry.path).read_text().splitlines())
+    return found

@@ -32,3 +32,14 @@ def bind(source: str, target: str, flags: int = 0) -> None:
     mount(source, target, flags=MS_BIND)
     if flags:
         mount("none", target, flags=MS_BIND | MS_REMOUNT | flags)
+
+
+def unmount(target: str) -> None:
+    """Unmount what is mounted on target.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if _libc.umount2(target.encode(), 0):
+        number = ctypes.get_errno()
+        raise OSError(number, f"unmounting {target}: {os.strerror(number)}")

@@ -1,5 +1,6 @@
 """The private volume: checked, made where it is blank, mounted at /rw, set up (in-qube.md 2.3)."""
 
+import functools
 import os
 import pwd
 import shutil
@@ -8,14 +9,18 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from insula.guest.mounts import MS_NODEV, MS_NOSUID, bind, mount
+from insula.guest.mounts import MS_NODEV, MS_NOSUID, bind, mount, unmount
 
 DEVICE = "/dev/vdb"
+_SECTORS = "/sys/class/block/vdb/size"
+_PLACE = "/rw"
 _EXT_MAGIC_AT = 1080
 _EXT_MAGIC = b"\x53\xef"
 _EXT_STATE_AT = 1082
 _EXT_BLOCKS_AT = 1028
 _EXT_BLOCK_SIZE_AT = 1048
+_EXT_NEEDS_AT = 1120  # features without which it cannot be mounted
+_NEEDS_RECOVERY = 4
 _CLEAN = 1
 _ZEROES = 10 * 1024 * 1024  # bytes at the beginning that must be zero in a blank volume
 _PROGRAM_TIMEOUT = 300
@@ -30,27 +35,60 @@ class PrivateVolumeError(Exception):
     """The private volume cannot be used."""
 
 
+def make_blank_usable() -> None:
+    """Make a blank volume what every qube's first one is; one that is not blank stays as it is.
+
+    Raises:
+        PrivateVolumeError, OSError: it could not be made.
+    """
+    if _holds_file_system(_read_head()) or not _is_blank():
+        return
+    _make()
+    mount(DEVICE, _PLACE, "ext4", MS_NOSUID | MS_NODEV)
+    _initialise(Path(_PLACE))
+    unmount(_PLACE)
+
+
 def set_up(*, journal: bool) -> None:
-    """Mount /rw and what is shown from it.
+    """Mount /rw and what is shown from it. Without a journal it is slower to lose, faster to use.
 
     Raises:
         PrivateVolumeError: it holds something that is no ext4 file system, or is damaged.
         OSError: the kernel refused a mount.
     """
     head = _read_head()
-    if head[_EXT_MAGIC_AT : _EXT_MAGIC_AT + 2] != _EXT_MAGIC:
+    if not _holds_file_system(head):
         if not _is_blank():
             raise PrivateVolumeError(f"{DEVICE} holds no ext4 file system and is not blank")
-        _make(journal=journal)
+        _make()
         head = _read_head()
-    elif not struct.unpack_from("<H", head, _EXT_STATE_AT)[0] & _CLEAN:
+    elif not _is_clean(head):
         _run("fsck.ext4", "-p", DEVICE, accepted=(0, 1))
-    mount(DEVICE, "/rw", "ext4", MS_NOSUID | MS_NODEV, "discard")
+        head = _read_head()
+    options = "discard" if journal or _needs_recovery(head) else "discard,noload"
+    mount(DEVICE, _PLACE, "ext4", MS_NOSUID | MS_NODEV, options)
     if _has_grown(head):
         _run("resize2fs", DEVICE)
-    _initialise(Path("/rw"))
-    bind("/rw/home", "/home", MS_NOSUID | MS_NODEV)
-    bind("/rw/usrlocal", "/usr/local")
+    _initialise(Path(_PLACE))
+    bind(f"{_PLACE}/home", "/home", MS_NOSUID | MS_NODEV)
+    bind(f"{_PLACE}/usrlocal", "/usr/local")
+
+
+def _holds_file_system(head: bytes) -> bool:
+    return head[_EXT_MAGIC_AT : _EXT_MAGIC_AT + 2] == _EXT_MAGIC
+
+
+def _is_clean(head: bytes) -> bool:
+    return bool(_number(head, "<H", _EXT_STATE_AT) & _CLEAN)
+
+
+def _needs_recovery(head: bytes) -> bool:
+    return bool(_number(head, "<I", _EXT_NEEDS_AT) & _NEEDS_RECOVERY)
+
+
+def _number(head: bytes, form: str, at: int) -> int:
+    number: int = struct.unpack_from(form, head, at)[0]
+    return number
 
 
 def _read_head() -> bytes:
@@ -69,20 +107,18 @@ def _is_blank() -> bool:
     return not done.stdout
 
 
-def _make(*, journal: bool) -> None:
-    words = ["-q", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"]
-    if not journal:
-        words += ["-O", "^has_journal"]
-    _run("mkfs.ext4", *words, DEVICE)
+def _make() -> None:
+    # Inode tables at once: nothing is to write them behind the scenes later, in every clone.
+    extended = "lazy_itable_init=0,lazy_journal_init=1,nodiscard"
+    _run("mkfs.ext4", "-q", "-m", "0", "-E", extended, DEVICE)
 
 
 def _has_grown(head: bytes) -> bool:
     """Whether the volume is larger than its file system, by more than a block group may leave."""
-    (blocks,) = struct.unpack_from("<I", head, _EXT_BLOCKS_AT)
-    (scale,) = struct.unpack_from("<I", head, _EXT_BLOCK_SIZE_AT)
-    sectors = int(Path("/sys/class/block", Path(DEVICE).name, "size").read_text())
-    unused: int = sectors * 512 - blocks * (1024 << scale)
-    return unused > 1024 * 1024
+    blocks, scale = _number(head, "<I", _EXT_BLOCKS_AT), _number(head, "<I", _EXT_BLOCK_SIZE_AT)
+    with open(_SECTORS, "rb", buffering=0) as opened:  # noqa: PTH123
+        sectors = int(opened.read(32))
+    return sectors * 512 - blocks * (1024 << scale) > 1024 * 1024
 
 
 def _run(program: str, *words: str, accepted: tuple[int, ...] = (0,)) -> None:
@@ -110,10 +146,16 @@ def _initialise(root: Path) -> None:
             shutil.copytree(original, local, symlinks=True)
         else:
             local.mkdir()
-    (root / "home").mkdir(exist_ok=True)
-    for account in pwd.getpwall():
-        if account.pw_dir.startswith("/home/"):
-            _home(root / account.pw_dir.lstrip("/"), account)
+    if not (homes := root / "home").exists():
+        homes.mkdir()
+    for account in _accounts():
+        _home(root / account.pw_dir.lstrip("/"), account)
+
+
+@functools.cache
+def _accounts() -> tuple[pwd.struct_passwd, ...]:
+    """Accounts that live in the private volume; nobody adds one between parking and here."""
+    return tuple(each for each in pwd.getpwall() if each.pw_dir.startswith("/home/"))
 
 
 def _home(home: Path, account: pwd.struct_passwd) -> None:

@@ -1,6 +1,7 @@
 """Fresh randomness and the right time, before anything else runs in a clone."""
 
 import fcntl
+import os
 import struct
 import time
 
@@ -12,10 +13,13 @@ _RNDRESEEDCRNG = 0x5207
 
 def take_seed(seed: Seed) -> None:
     """Credit the entropy, have the kernel's generator reseeded from it, set the clock."""
-    with open("/dev/urandom", "wb", buffering=0) as generator:  # noqa: PTH123 - pathlib is slow here
+    generator = os.open("/dev/urandom", os.O_WRONLY | os.O_CLOEXEC)
+    try:
         size = len(seed.entropy)
         fcntl.ioctl(generator, _RNDADDENTROPY, struct.pack("ii", size * 8, size) + seed.entropy)
         fcntl.ioctl(generator, _RNDRESEEDCRNG)
+    finally:
+        os.close(generator)
     set_clock(seed.clock)
 
 

@@ -5,8 +5,8 @@ port an end is to join it to one end of a socket pair, whose other end may lie i
 or in a local command.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -81,7 +81,8 @@ class MachineSpec:
 
     name: of the process, unique in the instance. uid: its unprivileged user, where it can be set.
     run: directory of its sockets. group: who may share pages of a snapshot's memory; None means
-    nobody. golden: the snapshot to start from; None boots the kernel.
+    nobody. golden: the snapshot to start from; None boots the kernel. golden_sizes: bytes of the
+    snapshot's disks by serial; a guest is told of those that differ.
     """
 
     name: str
@@ -91,6 +92,7 @@ class MachineSpec:
     kernel: Kernel
     shape: Shape
     golden: Path | None = None
+    golden_sizes: Mapping[str, int] = field(default_factory=dict)
     group: str | None = None
     for_snapshot: bool = False
 

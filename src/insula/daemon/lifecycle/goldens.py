@@ -11,8 +11,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from insula.daemon.engine.interface import (
@@ -31,21 +31,31 @@ from insula.daemon.storage.volumes import Storage, close
 
 BOOT_TIMEOUT = 300.0  # seconds until the agent of a booting machine answers
 PARK_TIMEOUT = 120.0
-LAYER = "root.qcow2"
+_ROOT, _PRIVATE = "root.qcow2", "private.qcow2"
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """A snapshot on disk. layer lies over the layers of the root it was booted from."""
+    """A snapshot on disk.
+
+    layer lies over the layers of the root it was booted from. private is what its boot made of a
+    blank private volume: the lowest layer of one that was never used, which then need not be made.
+    sizes: bytes of its disks, by their serials.
+    """
 
     key: str
     directory: Path
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def layer(self) -> Layer:
-        return Layer(path=self.directory / LAYER, format="qcow2")
+        return Layer(path=self.directory / _ROOT, format="qcow2")
+
+    @property
+    def private(self) -> Layer:
+        return Layer(path=self.directory / _PRIVATE, format="qcow2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +70,21 @@ class Basis:
     agent: Disk
     agent_digest: str
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the disks that a machine writes, by their serials."""
+        return {
+            "root": self.root.size,
+            "private": self.private_size,
+            "volatile": self.volatile_size,
+        }
+
     def key(self, engine: Engine) -> str:
         """The digest of everything that a clone and its snapshot have to have in common."""
         parts = [
             engine.snapshot_key(),
             self.shape.key(),
-            f"{self.root.owner}/{self.root.name}:{self.root.size}",
-            *self.root.state,
-            f"{self.private_size}:{self.volatile_size}",
+            self.root.state,
+            *(f"{serial}:{size}" for serial, size in self.sizes().items()),
             *(str(path.resolve()) for path in (self.kernel.image, self.kernel.initrd)),
             self.kernel.options,
             self.agent_digest,
@@ -90,8 +107,12 @@ class Goldens:
 
     def find(self, basis: Basis) -> Golden | None:
         """The finished snapshot of a basis, if there is one."""
-        golden = Golden(key := basis.key(self._engine), self._directory / key)
+        golden = self._golden(basis)
         return golden if (golden.directory / "meta.json").exists() else None
+
+    def _golden(self, basis: Basis) -> Golden:
+        key = basis.key(self._engine)
+        return Golden(key, self._directory / key, basis.sizes())
 
     async def ensure(self, basis: Basis) -> Golden:
         """The snapshot of a basis, made now if there is none; callers of one basis share the work.
@@ -134,10 +155,10 @@ class Goldens:
             await asyncio.to_thread(shutil.rmtree, scratch, True)
             await asyncio.to_thread(shutil.rmtree, run, True)
         log.info("golden snapshot made", extra={"key": key, "seconds": time.monotonic() - started})
-        return Golden(key, self._directory / key)
+        return self._golden(basis)
 
     async def _boot_and_save(self, name: str, run: Path, scratch: Path, basis: Basis) -> None:
-        machine = await self._launch(name, run, scratch / LAYER, basis)
+        machine = await self._launch(name, run, scratch, basis)
         try:
             link = await connect_agent(name, run / "control.sock", BOOT_TIMEOUT, machine.on_gone)
             await link.park(PARK_TIMEOUT)
@@ -147,14 +168,19 @@ class Goldens:
             await machine.kill()
             raise
 
-    async def _launch(self, name: str, run: Path, layer: Path, basis: Basis) -> Machine:
+    async def _launch(self, name: str, run: Path, scratch: Path, basis: Basis) -> Machine:
         root = replace(
             basis.root, snap_on_start=True, save_on_stop=False, layers=(), revisions=(), number=0
         )
-        disks = await self._storage.attach([Plan(volume=root, source=basis.root, top=layer)])
+        private = Volume(owner=root.owner, name="private", size=basis.private_size)
+        disks = await self._storage.attach(
+            (
+                Plan(volume=root, source=basis.root, top=scratch / _ROOT),
+                Plan(volume=private, top=scratch / _PRIVATE),
+            )
+        )
         try:
             disks += (
-                Disk("private", (), False, basis.private_size),
                 Disk("volatile", (), False, basis.volatile_size),
                 await self._storage.open(basis.agent),
             )

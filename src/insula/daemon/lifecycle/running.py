@@ -148,6 +148,7 @@ async def _launch(order: Order, engine: Engine, storage: Storage, place: Path) -
                 kernel=order.kernel,
                 shape=order.shape,
                 golden=order.golden.directory if order.golden is not None else None,
+                golden_sizes=order.golden.sizes if order.golden is not None else {},
                 group=order.group,
             )
         )

@@ -133,7 +133,11 @@ class QemuEngine:
         finally:
             os.close(state)
         await machine.announce_sizes(
-            {top_node(disk): disk.size for disk in spec.disks if not disk.read_only}
+            {
+                top_node(disk): disk.size
+                for disk in spec.disks
+                if not disk.read_only and disk.size != spec.golden_sizes.get(disk.serial)
+            }
         )
 
     async def _sources(self, spec: MachineSpec, opened: ExitStack) -> Sources:
