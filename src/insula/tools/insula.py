@@ -7,32 +7,30 @@ import sys
 from collections.abc import Sequence
 
 from insula.client.local_socket import request
-from insula.protocol.errors import ReportableError
+from insula.tools.command import Parser, run
+
+_MIB = 1 << 20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; prints errors with their way out. Returns the exit code."""
-    arguments = _parser().parse_args(argv)
-    try:
-        code: int = arguments.run(arguments)
-    except ReportableError as error:
-        print(f"insula: error: {error}", file=sys.stderr)
-        if error.hint:
-            print(error.hint, file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return code
+    return run(_parser(), lambda arguments: int(arguments.run(arguments)), argv)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="insula", description="Run an instance of Insula.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def _parser() -> Parser:
+    parser = Parser("insula", "Run an instance of Insula.")
+    parser.intermixed = False
+    commands = parser.add_subparsers(
+        required=True, metavar="COMMAND", parser_class=argparse.ArgumentParser
+    )
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text)
 
     add = command("up", "Start the daemon and wait until it answers; harmless when it runs.")
+    add.add_argument(
+        "--foreground", action="store_true", help="be the daemon, as the systemd unit wants it"
+    )
     add.set_defaults(run=_up)
     add = command("down", "Stop all qubes and the daemon.")
     add.add_argument("--kill", action="store_true", help="do not ask the qubes first")
@@ -45,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     add.set_defaults(run=_doctor)
     add = command("session", "Show the windows of all qubes on this display until interrupted.")
     add.set_defaults(run=_session)
+    add = command("unit", "Print a systemd user unit that starts the instance at login.")
+    add.add_argument("--install", action="store_true", help="put it in its place instead")
+    add.set_defaults(run=_unit)
     add = command("template", "Build templates.")
     kinds = add.add_subparsers(required=True, metavar="ACTION")
     build = kinds.add_parser("build", help="build a template and its snapshot")
@@ -54,9 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _up(_arguments: argparse.Namespace) -> int:
-    from insula.tools.up import up  # noqa: PLC0415 - each command loads what it needs alone
+def _up(arguments: argparse.Namespace) -> int:
+    from insula.tools.up import serve, up  # noqa: PLC0415 - each command loads what it needs alone
 
+    if arguments.foreground:
+        serve()
     if up():
         print("insula is up")
     else:
@@ -87,7 +90,8 @@ def _status(arguments: argparse.Namespace) -> int:
     print(f"snapshots  {status['snapshots']} made, {status['building']} being made")
     print(f"qubes      {len(status['running'])} running")
     for qube in status["running"]:
-        print(f"           {qube['name']}: {qube['private'] // 2**20} MiB of its own")
+        own, shared = (qube[kind] // _MIB for kind in ("private", "shared"))
+        print(f"           {qube['name']}: {own} MiB of its own, {shared} MiB shared")
     return 0
 
 
@@ -99,6 +103,18 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _session(_arguments: argparse.Namespace) -> int:
     os.execv(sys.executable, [sys.executable, "-m", "insula.desktop.session"])
+
+
+def _unit(arguments: argparse.Namespace) -> int:
+    from insula.tools.unit import install, own_command, unit_text  # noqa: PLC0415
+
+    if not arguments.install:
+        print(unit_text(own_command()), end="")
+        return 0
+    print(f"{install()} is written. Enable it with:")
+    print("systemctl --user enable --now insula")
+    print("loginctl enable-linger  # to keep qubes when the last session ends")
+    return 0
 
 
 def _template_build(arguments: argparse.Namespace) -> int:

@@ -9,15 +9,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from insula.client import instance
-from insula.client.local_socket import DaemonNotRunningError, request
+from insula.client.errors import DaemonNotRunningError, QubesDaemonAccessError
+from insula.client.local_socket import request
 from insula.protocol.errors import ReportableError
 
 START_TIMEOUT = 60.0  # seconds; a first start judges KVM and takes over running qubes
 STOP_TIMEOUT = 180.0
 _POLL = 0.02
 _LOG_END = 2000  # characters of a log that an error shows
+KEEPER_SOCKET = "keeper.sock"
+DAEMON_LOG = "insulad.log"
+_DAEMON = [sys.executable, "-m", "insula.daemon"]
 
 
 class DidNotStartError(ReportableError):
@@ -26,27 +31,40 @@ class DidNotStartError(ReportableError):
 
 def up() -> bool:
     """Start what is not running and wait until the daemon answers; False when it was up."""
-    run, home = instance.run(), instance.home()
-    for folder in (run, home):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _own(run)
-    with _alone(run / "up.lock"):
-        if daemon_answers(run):
+    with _starting() as logs:
+        if daemon_answers():
             return False
-        logs = home / "log"
-        logs.mkdir(mode=0o700, exist_ok=True)
-        if not instance.answers(run / "keeper.sock", socket.SOCK_SEQPACKET):
-            _start_keeper(run / "keeper.sock", logs / "keeper.log")
-        _start_daemon(logs / "insulad.log", home, run)
+        _start_keeper(logs)
+        _start_daemon(logs / DAEMON_LOG)
     return True
+
+
+def serve() -> NoReturn:
+    """Start what is not running and become the daemon, as a supervisor wants it.
+
+    Raises:
+        DidNotStartError: a daemon runs already, or the keeper did not start.
+    """
+    with _starting() as logs:
+        if daemon_answers():
+            error = DidNotStartError("a daemon runs already")
+            error.hint = "End it, with its qubes, by: insula down"
+            raise error
+        _start_keeper(logs)
+        log = os.open(logs / DAEMON_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        for number in (1, 2):
+            os.dup2(log, number)
+        os.close(log)
+        os.chdir("/")
+        os.execve(sys.executable, _DAEMON, _environment())
 
 
 def down(*, kill: bool) -> bool:
     """Stop all qubes, the daemon and the keeper; False when nothing was running."""
-    keeper = instance.run() / "keeper.sock"
+    keeper = instance.run() / KEEPER_SOCKET
     try:
         request("stop", timeout=STOP_TIMEOUT, kill=kill)
-    except DaemonNotRunningError:
+    except (DaemonNotRunningError, QubesDaemonAccessError):
         if not instance.answers(keeper, socket.SOCK_SEQPACKET):
             return False
         # Its daemon is gone, its qubes are not: it takes one to end them.
@@ -60,17 +78,34 @@ def down(*, kill: bool) -> bool:
     return True
 
 
-def daemon_answers(run: Path) -> bool:
+def daemon_answers() -> bool:
     """Whether a daemon serves this instance."""
-    return instance.answers(run / "qubesd.sock")
+    return instance.answers(instance.run() / instance.ADMIN_SOCKET)
 
 
-def _start_keeper(listening: Path, log: Path) -> None:
+@contextmanager
+def _starting() -> Iterator[Path]:
+    """One start at a time: the next waits, and finds everything done. Yields where logs lie."""
+    run, home = instance.run(), instance.home()
+    for folder in (run, home):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _own(run)
+    logs = home / "log"
+    logs.mkdir(mode=0o700, exist_ok=True)
+    with (run / "up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield logs
+
+
+def _start_keeper(logs: Path) -> None:
     """Returns when a keeper listens, in the background."""
+    listening = instance.run() / KEEPER_SOCKET
+    if instance.answers(listening, socket.SOCK_SEQPACKET):
+        return
     argv = [sys.executable, "-m", "insula.keeper", "--socket", str(listening)]
     try:
         done = subprocess.run(
-            [*argv, "--background", str(log)],
+            [*argv, "--background", str(logs / "keeper.log")],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -84,27 +119,31 @@ def _start_keeper(listening: Path, log: Path) -> None:
         raise DidNotStartError(f"the keeper did not start: {said[-_LOG_END:]}")
 
 
-def _start_daemon(log: Path, home: Path, run: Path) -> None:
+def _start_daemon(log: Path) -> None:
     """Returns when a daemon answers."""
-    places = {"INSULA_HOME": str(home), "INSULA_RUN": str(run)}
     with log.open("ab") as output:
         begins = output.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", "insula.daemon"],
+            _DAEMON,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
             cwd="/",
-            env={**os.environ, **places},
+            env=_environment(),
         )
     deadline = time.monotonic() + START_TIMEOUT
-    while not daemon_answers(run):
+    while not daemon_answers():
         if process.poll() is not None:
             raise _failure(f"the daemon ended with status {process.returncode}", log, begins)
         if time.monotonic() > deadline:
             raise _failure(f"the daemon did not answer in {START_TIMEOUT:.0f} s", log, begins)
         time.sleep(_POLL)
+
+
+def _environment() -> dict[str, str]:
+    places = {"INSULA_HOME": str(instance.home()), "INSULA_RUN": str(instance.run())}
+    return {**os.environ, **places}
 
 
 def _failure(text: str, log: Path, begins: int) -> DidNotStartError:
@@ -124,11 +163,3 @@ def _own(run: Path) -> None:
         error = ReportableError(f"{run} must belong to you alone")
         error.hint = f"chown and chmod it: chmod 700 {run}"
         raise error
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One `insula up` at a time; the second waits and then finds everything done."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
