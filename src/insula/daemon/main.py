@@ -5,16 +5,18 @@ import fcntl
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from insula.daemon.admin.calls import Api
 from insula.daemon.admin.local import LocalServer
-from insula.daemon.admin.local_calls import LocalCalls
+from insula.daemon.admin.local_calls import FOR_CALLER, LocalCalls
 from insula.daemon.admin.server import AdminServer
 from insula.daemon.engine.interface import Engine
 from insula.daemon.engine.memory.engine import MemoryEngine
@@ -61,24 +63,35 @@ def main() -> int:
     except KeyError as error:
         print(f"insulad: {error} is not set; start it with: insula up", file=sys.stderr)
         return 2
+    _raise_descriptor_limit()
     try:
-        lock = _only_daemon(home)
-        asyncio.run(_serve(home, run))
+        with ExitStack() as locks:
+            for place in (home, run):
+                _only_daemon(place, locks)
+            asyncio.run(_serve(home, run))
     except ReportableError as error:
-        log.error("insulad cannot go on", extra={"why": str(error)})
+        log.error("insulad cannot go on", extra={"why": str(error), "hint": error.hint})
         return error.exit_code
-    os.close(lock)
     return 0
 
 
-def _only_daemon(home: Path) -> int:
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(home / "insulad.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _raise_descriptor_limit() -> None:
+    """Each running qube takes several; the usual limit is for programs that use select."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _only_daemon(place: Path, locks: ExitStack) -> None:
+    """Be the one daemon that uses a directory, for as long as locks are held."""
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(place / "insulad.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    locks.callback(os.close, lock)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise DaemonError(f"another daemon serves {home}") from None
-    return lock
+        error = DaemonError(f"another daemon uses {place}")
+        error.hint = "Use that one, or other directories for INSULA_HOME and INSULA_RUN."
+        raise error from None
 
 
 async def _serve(home: Path, run: Path) -> None:
@@ -87,6 +100,7 @@ async def _serve(home: Path, run: Path) -> None:
         undo.push_async_callback(keeper.close)
         engine = await _engine(keeper, run)
         world, runs = await _world(home, run, engine, undo)
+        undo.push_async_callback(world.agent.close)
         snapshots = Snapshots(world)
         undo.push_async_callback(snapshots.close)
         power = Power(world, snapshots)
@@ -96,21 +110,33 @@ async def _serve(home: Path, run: Path) -> None:
         api = Api(world=world, power=power, administration=administration)
         templates = Templates(world, administration, snapshots)
         calls = LocalCalls(api, templates, snapshots, viewers)
-        reconcile.expect(world, runs)
-        taking_over = asyncio.create_task(reconcile.take_all_over(world, power, runs))
-        local_server = LocalServer(run / local.SOCKET_NAME, calls.handlers())
+        unused = reconcile.expect(world, runs)
+        taking_over = _owned(undo, reconcile.take_all_over(world, power, runs))
+        local_server = LocalServer(run / local.SOCKET_NAME, calls.handlers(), FOR_CALLER)
         local_server.start()
         undo.push_async_callback(local_server.close)
         admin_server = AdminServer(run, api)
         await admin_server.start()
         undo.push_async_callback(admin_server.close)
         await taking_over
-        background = asyncio.create_task(_in_background(world, snapshots, viewers))
-        undo.callback(background.cancel)
+        await reconcile.remove_all(administration, unused)
+        _owned(undo, _in_background(world, snapshots, viewers))
         log.info("insulad serves", extra={"home": str(home), "engine": engine.title})
         await _until_told_to_stop(calls.stopping)
         if calls.stopping.is_set():
             undo.push_async_callback(_stop_keeper, keeper)
+
+
+def _owned(undo: AsyncExitStack, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    """A task that is over when undo is."""
+    task = asyncio.create_task(work)
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    undo.push_async_callback(end)
+    return task
 
 
 async def _world(
@@ -129,7 +155,7 @@ async def _world(
     system.labels.update((label.name, label) for label in stored.labels)
     if not stored.qubes:
         dom0 = new_dom0()
-        system.qubes[dom0.uuid] = dom0
+        system.add(dom0)
         system.properties["default_pool_kernel"] = "linux-kernel"
         await store.write(put_qube(dom0), put_setting("default_pool_kernel", "linux-kernel"))
     storage = Storage(home)
@@ -188,15 +214,11 @@ def _boot() -> str:
 
 async def _in_background(world: World, snapshots: Snapshots, viewers: Viewers) -> None:
     """What need not be done before anything is served."""
-    for work in (reconcile.clear_leftovers(world, snapshots), viewers.prepare()):
-        await _logged(work)
-
-
-async def _logged(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        await work
-    except Exception:
-        log.exception("work in the background failed")
+    for work in (partial(reconcile.clear_leftovers, world, snapshots), viewers.prepare):
+        try:
+            await work()
+        except Exception:
+            log.exception("work in the background failed")
 
 
 async def _until_told_to_stop(stopping: asyncio.Event) -> None:
@@ -206,9 +228,12 @@ async def _until_told_to_stop(stopping: asyncio.Event) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
     waiting = [asyncio.create_task(event.wait()) for event in (stopping, ending)]
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    for one in waiting:
-        one.cancel()
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def _stop_keeper(keeper: KeeperClient) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from insula.daemon.admin.calls import Call
+from insula.daemon.admin.sockets import hung_up
 from insula.protocol import admin
 from insula.protocol.admin import Event
 
@@ -16,11 +17,13 @@ log = logging.getLogger(__name__)
 
 async def stream_events(call: Call, writer: asyncio.StreamWriter) -> None:
     """Pass events on until the listener goes away, or does not read for too long."""
-    subject = None if call.destination is call.api.world.system.dom0 else call.destination.name
+    dom0 = call.api.world.system.dom0
+    subject = None if call.destination is dom0 else call.destination.name
     behind = asyncio.Event()
 
     def pass_on(event: Event) -> None:
-        if subject not in (None, event.subject) or behind.is_set():
+        # A qube hears of what a policy shows it; there is none that would.
+        if call.source is not dom0 or subject not in (None, event.subject) or behind.is_set():
             return
         if writer.transport.get_write_buffer_size() > MAX_UNREAD:
             behind.set()
@@ -35,11 +38,15 @@ async def stream_events(call: Call, writer: asyncio.StreamWriter) -> None:
         call.api.world.events.remove(pass_on)
     if behind.is_set():
         log.warning("a listener did not read its events and was let go of")
-        writer.transport.abort()
+    writer.transport.abort()
 
 
 async def _until_closed(writer: asyncio.StreamWriter, behind: asyncio.Event) -> None:
-    waiting = {asyncio.ensure_future(writer.wait_closed()), asyncio.ensure_future(behind.wait())}
+    connection = writer.get_extra_info("socket").fileno()
+    waiting = [
+        asyncio.ensure_future(one)
+        for one in (writer.wait_closed(), hung_up(connection), behind.wait())
+    ]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -8,16 +8,18 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from insula.daemon.admin.sockets import hung_up, listen
 from insula.protocol import local
 from insula.protocol.errors import ProtocolError, ReportableError
 
 REQUEST_TIMEOUT = 10.0  # seconds a caller has to send its request
+_BACKLOG = 128
 _MAX_DESCRIPTORS = 4
 _DESCRIPTOR_SPACE = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
 
@@ -47,22 +49,27 @@ Handler = Callable[[Request], Awaitable[Answer]]
 class LocalServer:
     """Serves one request a connection and looks after the connection until its caller is done."""
 
-    def __init__(self, path: Path, handlers: dict[str, Handler]) -> None:
+    def __init__(
+        self, path: Path, handlers: dict[str, Handler], for_caller: frozenset[str] = frozenset()
+    ) -> None:
+        """for_caller: operations that are of no use to anybody once their caller is gone."""
         self._path = path
         self._handlers = handlers
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._for_caller = for_caller
+        self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Listen; a socket that an earlier daemon left is replaced."""
-        self._path.unlink(missing_ok=True)
-        self._listener.setblocking(False)
-        self._listener.bind(str(self._path))
-        self._path.chmod(0o600)
-        self._listener.listen(128)
+        """Listen; a socket that an earlier daemon left is replaced.
+
+        Raises:
+            AddressInUseError: another daemon listens there.
+        """
+        self._listener = listen(self._path, socket.SOCK_SEQPACKET, _BACKLOG)
         asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
+        assert self._listener is not None
         try:
             connection, _ = self._listener.accept()
         except OSError:
@@ -85,14 +92,23 @@ class LocalServer:
                 return
             try:
                 async with request.on_done:
-                    await self._answer(connection, request)
+                    try:
+                        await self._answer(connection, request)
+                    except asyncio.CancelledError:
+                        request.on_done.pop_all()  # The daemon ends; what it was asked for goes on.
+                        raise
             except Exception:
                 log.exception("after a local request")
             finally:
                 _close_all(descriptors)
 
     async def _answer(self, connection: socket.socket, request: Request) -> None:
-        answer = await self._handle(request)
+        if request.fields.get("op") in self._for_caller:
+            answer = await _unless_gone(connection, self._handle(request))
+        else:
+            answer = await self._handle(request)
+        if answer is None:
+            return
         try:
             connection.sendmsg(
                 [local.encode(answer.fields)],
@@ -124,13 +140,33 @@ class LocalServer:
 
     async def close(self) -> None:
         """Stop listening and let go of callers."""
-        with suppress(ValueError):
-            asyncio.get_running_loop().remove_reader(self._listener)
+        if self._listener is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
         self._path.unlink(missing_ok=True)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _unless_gone(
+    connection: socket.socket, handling: Coroutine[Any, Any, Answer]
+) -> Answer | None:
+    """What handling comes to; None, and it is given up, when the caller goes away before."""
+    work = asyncio.create_task(handling)
+    gone = asyncio.create_task(hung_up(connection.fileno()))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+        if not work.done():
+            work.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
+    if work.cancelled():
+        log.info("local caller is gone before its answer")
+        return None
+    return work.result()
 
 
 def _refusal(name: str, message: str) -> Answer:

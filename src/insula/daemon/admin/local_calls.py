@@ -25,6 +25,10 @@ _DISPOSABLE = "@dispvm"
 _RECIPE = re.compile(r"[0-9a-f]{8,128}", re.ASCII)
 
 
+# A caller that is gone before its answer needs neither its disposable nor its connection.
+FOR_CALLER = frozenset(("call",))
+
+
 class LocalCalls:
     """Handlers of the local socket; on_stop is called when the daemon is to end."""
 
@@ -52,11 +56,7 @@ class LocalCalls:
         """Run something in a qube; the caller gets its end of the data connection."""
         wanted = CallRequest.from_json(request.fields)
         qube = await self._target(wanted, request)
-        if qube.halted:
-            if not wanted.autostart:
-                raise NotRunningError(qube.name)
-            await self._api.power.start(qube)
-        running = await self._api.power.running(qube)
+        running = await self._api.power.ready(qube, autostart=wanted.autostart)
         kind = MessageType.JUST_EXEC if wanted.detached else MessageType.EXEC_CMDLINE
         connection = await running.calls.open(kind, wanted.text())
         request.on_done.callback(running.calls.caller_over, connection)
@@ -128,7 +128,9 @@ class LocalCalls:
             return system.named(wanted.target)
         name = wanted.target.removeprefix(_DISPOSABLE).removeprefix(":")
         template = system.named(name) if name else default_dispvm(system, system.dom0)
-        qube = await self._api.administration.create_disposable(template, system.dom0.name)
+        qube = await self._api.administration.create_disposable(
+            template, system.dom0, fleeting=True
+        )
         request.on_done.push_async_callback(self._end_disposable, qube)
         return qube
 

@@ -5,13 +5,13 @@ Whoever can open it acts as dom0: it lies in a directory of its owner's alone.
 
 import asyncio
 import logging
-import os
-from contextlib import suppress
+import socket
 from pathlib import Path
 
 from insula.daemon.admin.calls import Api
-from insula.daemon.admin.dispatch import answer, full_text, permit, resolve
+from insula.daemon.admin.dispatch import answer, full_text, resolve
 from insula.daemon.admin.events import STREAM, stream_events
+from insula.daemon.admin.sockets import listen
 from insula.daemon.model.errors import RefusedSilentlyError
 from insula.protocol import admin
 from insula.protocol.admin import AdminRequest
@@ -19,6 +19,7 @@ from insula.protocol.errors import ProtocolError, ReportableError
 
 SOCKET_NAME = "qubesd.sock"
 REQUEST_TIMEOUT = 300.0  # seconds a caller has to send its request
+ANSWER_TIMEOUT = 60.0  # seconds a caller has to read its answer
 _BACKLOG = 512
 
 log = logging.getLogger(__name__)
@@ -34,20 +35,19 @@ class AdminServer:
         self._serving: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen; a socket that an earlier daemon left is replaced."""
-        self._path.unlink(missing_ok=True)
-        before = os.umask(0o177)
-        try:
-            self._server = await asyncio.start_unix_server(
-                self._accept, self._path, backlog=_BACKLOG
-            )
-        finally:
-            os.umask(before)
+        """Listen; a socket that an earlier daemon left is replaced.
+
+        Raises:
+            AddressInUseError: another daemon listens there.
+        """
+        listener = listen(self._path, socket.SOCK_STREAM, _BACKLOG)
+        self._server = await asyncio.start_unix_server(self._accept, sock=listener)
 
     async def close(self) -> None:
         """Stop listening and give up what is being served."""
-        if self._server is not None:
-            self._server.close()
+        if self._server is None:
+            return
+        self._server.close()
         self._path.unlink(missing_ok=True)
         for task in tuple(self._serving):
             task.cancel()
@@ -59,44 +59,45 @@ class AdminServer:
         self._serving.add(task)
         try:
             await self._serve(reader, writer)
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                writer.close()
+                await writer.wait_closed()
         except (OSError, TimeoutError, ProtocolError) as error:
             log.info("request not served", extra={"why": repr(error)})
         finally:
             self._serving.discard(task)
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
+            writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request, payload = await _read(reader)
+        received = await _read(reader)
+        if not received:
+            return  # Somebody looked whether we are there.
+        request, payload = admin.split_request(received)
         if request.method == STREAM:
             await self._stream(request, payload, writer)
-            return
-        writer.write(await answer(self._api, request, payload))
-        await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
+        else:
+            writer.write(await answer(self._api, request, payload))
 
     async def _stream(
         self, request: AdminRequest, payload: bytes, writer: asyncio.StreamWriter
     ) -> None:
         try:
             call = resolve(self._api, request, payload)
-            permit(call)
+            if call.argument or payload:
+                raise RefusedSilentlyError("neither an argument nor a payload is expected")
         except ReportableError as error:
             writer.write(admin.exception(error.api_name, full_text(error)))
-            return
         except RefusedSilentlyError as error:
             log.info("refused", extra={"method": STREAM, "why": str(error)})
-            return
-        await stream_events(call, writer)
+        else:
+            await stream_events(call, writer)
 
 
-async def _read(reader: asyncio.StreamReader) -> tuple[AdminRequest, bytes]:
-    """A whole request.
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    """All that a caller sends.
 
     Raises:
-        ProtocolError: it is too long, or not of the form. TimeoutError: it does not end.
+        ProtocolError: it is too long. TimeoutError: it does not end.
     """
     received = bytearray()
     async with asyncio.timeout(REQUEST_TIMEOUT):
@@ -104,4 +105,4 @@ async def _read(reader: asyncio.StreamReader) -> tuple[AdminRequest, bytes]:
             received += data
             if len(received) > admin.MAX_REQUEST:
                 raise ProtocolError(f"a request of more than {admin.MAX_REQUEST} bytes")
-    return admin.split_request(bytes(received))
+    return bytes(received)

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from insula.daemon.model.machine import Disk, Layer
@@ -31,9 +32,16 @@ class AgentVolume:
         """
         if self._digest:
             return
-        if self._making is None or (self._making.done() and self._making.exception()):
+        if self._making is None or self._making.done():
             self._making = asyncio.create_task(self._make())
+            self._making.add_done_callback(_retrieve)
         self._digest = await asyncio.shield(self._making)
+
+    async def close(self) -> None:
+        """Give up making it."""
+        if self._making is not None:
+            self._making.cancel()
+            await asyncio.gather(self._making, return_exceptions=True)
 
     @property
     def digest(self) -> str:
@@ -44,7 +52,12 @@ class AgentVolume:
     def disk(self) -> Disk:
         """The disk of a machine, once it is ready."""
         layer = Layer(self._path, "raw")
-        return Disk("agent", (layer,), True, self._path.stat().st_size)
+        try:
+            size = self._path.stat().st_size
+        except OSError as error:
+            self._digest = ""  # So that the next start makes it anew.
+            raise AgentVolumeError(f"the agent volume is gone: {error}") from error
+        return Disk("agent", (layer,), True, size)
 
     async def _make(self) -> str:
         words = (sys.executable, "-m", "insula.template.agent_volume", str(self._path))
@@ -58,10 +71,18 @@ class AgentVolume:
             async with asyncio.timeout(_TIMEOUT):
                 digest, said = await process.communicate()
         except TimeoutError:
-            process.kill()
-            await process.wait()
             raise AgentVolumeError("the agent volume was not made in time") from None
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
         if process.returncode:
             text = said.decode(errors="replace").strip()
             raise AgentVolumeError(f"the agent volume could not be made: {text}")
         return digest.decode().strip()
+
+
+def _retrieve(making: "asyncio.Task[str]") -> None:
+    """Look at how it ended: who waited for it may be gone."""
+    if not making.cancelled():
+        making.exception()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from insula.daemon.model.changes import event
+from insula.daemon.model.edit import event
 from insula.daemon.model.qube import Qube
 from insula.protocol.admin import Event
 

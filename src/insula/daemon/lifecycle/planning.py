@@ -8,7 +8,7 @@ from insula.daemon.lifecycle.goldens import Basis, Golden
 from insula.daemon.lifecycle.qubesdb import entries, shows_windows
 from insula.daemon.lifecycle.running import Order
 from insula.daemon.lifecycle.world import World, machine_uid
-from insula.daemon.model.errors import QubeStateError
+from insula.daemon.model.errors import RefusedError
 from insula.daemon.model.layout import source_of
 from insula.daemon.model.properties.qubes import value_of
 from insula.daemon.model.qube import Qube, QubeClass
@@ -73,9 +73,10 @@ def order_of(world: World, qube: Qube, golden: Golden | None) -> Order:
 def _kernel(world: World, qube: Qube) -> Kernel:
     name = str(value_of(world.system, qube, "kernel") or "")
     if not name:
-        error = QubeStateError(f"Qube {qube.name} has no kernel")
-        error.hint = f"Name one of the pool's: qvm-prefs {qube.name} kernel NAME"
-        raise error
+        raise RefusedError(
+            f"Qube {qube.name} has no kernel",
+            f"Name one of the pool's: qvm-prefs {qube.name} kernel NAME",
+        )
     image, initrd = world.kernels.find(name)
     options = kernel_options(gui=shows_windows(world.system, qube))
     more = str(value_of(world.system, qube, "kernelopts") or "")

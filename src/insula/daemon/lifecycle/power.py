@@ -1,14 +1,13 @@
-"""Qubes up and down: started, shut down, killed, paused; and what follows when one is gone."""
+"""Qubes up and down: started, shut down, killed, paused; each change under its qube's lock."""
 
 import asyncio
 import logging
-import shutil
 import time
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
+from insula.daemon.lifecycle.endings import Endings, tell_state_resets
 from insula.daemon.lifecycle.planning import basis_of, order_of
 from insula.daemon.lifecycle.running import (
     RunningQube,
@@ -18,21 +17,26 @@ from insula.daemon.lifecycle.running import (
     take_over,
 )
 from insula.daemon.lifecycle.snapshots import Snapshots
+from insula.daemon.lifecycle.vetoes import check_shutdown, check_start
+from insula.daemon.lifecycle.waiting import through
 from insula.daemon.lifecycle.world import World
 from insula.daemon.model.errors import (
     NotHaltedError,
     NotPausedError,
     NotRunningError,
     NotStartedError,
+    QubeNotFoundError,
     QubeStateError,
+    RefusedError,
     ShutdownTimeoutError,
 )
+from insula.daemon.model.properties.network import netvm
 from insula.daemon.model.properties.qubes import value_of
 from insula.daemon.model.qube import PowerState, Qube, QubeClass
-from insula.daemon.store.records import Run, drop_qube, drop_run, put_qube, put_run
+from insula.daemon.store.records import Run, put_run
 from insula.protocol.errors import ReportableError
 
-_FOLLOW_STATE = ("xid", "stubdom_xid", "start_time")
+CLOSE_TIMEOUT = 10.0  # seconds that ends of qubes have to be seen through when the daemon ends
 
 log = logging.getLogger(__name__)
 
@@ -43,66 +47,115 @@ class Power:
     def __init__(self, world: World, snapshots: Snapshots) -> None:
         self._world = world
         self._snapshots = snapshots
+        self._endings = Endings(world, snapshots)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Condition()
+        self._starting: dict[UUID, asyncio.Task[None]] = {}
+        self._halting: dict[UUID, asyncio.Task[None]] = {}
+        self._network_awaited: dict[UUID, UUID] = {}
+        self._over: dict[UUID, asyncio.Event] = {}
+        self._going_down = False
+        self._closed = False
 
     async def start(self, qube: Qube) -> None:
-        """Start a qube; nothing happens when it is not halted.
+        """Start a qube; nothing happens when it is not halted. Who asks meanwhile shares the end.
 
         Raises:
             ReportableError: it could not be started; nothing of it is left.
         """
         if qube.klass is QubeClass.ADMIN:
             raise NotHaltedError(qube.name, "is the admin domain and always runs")
-        async with self._world.lock(qube.uuid):
-            if qube.uuid in self._world.system.qubes and qube.halted:
-                await self._start(qube)
+        if self._going_down:
+            raise RefusedError("The instance is going down", "Start it again with: insula up")
+        task = self._starting.get(qube.uuid)
+        if task is None:
+            task = self._spawn(self._start_alone(qube))
+            self._starting[qube.uuid] = task
+            task.add_done_callback(lambda _done: self._starting.pop(qube.uuid, None))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # Before its first step.
+                raise _killed(qube) from None
+            raise
 
     async def shutdown(self, qube: Qube, *, force: bool = False, wait: bool = False) -> None:
         """Ask a qube to end itself; wait: until it has, or shutdown_timeout is over.
 
         Raises:
-            ReportableError: it is halted, paused (force kills it then), or did not end in time.
+            ReportableError: it is halted, paused (force kills it then), others need it (unless
+                force), or it did not end in time.
         """
+        if (starting := self._starting.get(qube.uuid)) is not None:
+            await asyncio.wait((starting,))
         if qube.halted:
             raise NotStartedError(qube.name)
+        running = self._running(qube)
+        self._world.events.tell(qube, "domain-pre-shutdown", force=force)
+        try:
+            await self._shut_down(qube, running, force=force, wait=wait)
+        except ReportableError as error:
+            self._world.events.tell(qube, "domain-shutdown-failed", reason=error)
+            raise
+
+    async def _shut_down(
+        self, qube: Qube, running: RunningQube, *, force: bool, wait: bool
+    ) -> None:
+        if not force:
+            check_shutdown(self._world.system, qube)
         if qube.power is PowerState.PAUSED:
             if not force:
                 raise NotRunningError(qube.name, "is paused")
             await self.kill(qube)
             return
-        running = self._running(qube)
-        self._world.events.tell(qube, "domain-pre-shutdown", force=force)
         try:
             running.link.shutdown()
         except ReportableError as error:
-            self._world.events.tell(qube, "domain-shutdown-failed", reason=error)
+            error.hint = error.hint or f"End it now with: qvm-kill {qube.name}"
             raise
-        self._enter(qube, PowerState.HALTING)
-        if not wait:
-            return
+        qube.power = PowerState.HALTING
         timeout = float(str(value_of(self._world.system, qube, "shutdown_timeout")))
+        over = self._over[qube.uuid]
+        halting = self._halting.get(qube.uuid)
+        if halting is None:
+            halting = self._spawn(self._watch_halting(qube, over, timeout))
+            self._halting[qube.uuid] = halting
+            halting.add_done_callback(lambda _done: self._halting.pop(qube.uuid, None))
+        if wait:
+            await asyncio.wait((halting,))
+            if not over.is_set():
+                raise ShutdownTimeoutError(qube.name, timeout)
+
+    async def _watch_halting(self, qube: Qube, over: asyncio.Event, timeout: float) -> None:
+        """A qube that does not end when asked to goes on, and is so shown."""
         try:
             async with asyncio.timeout(timeout):
-                await self.until_halted(qube)
+                await over.wait()
         except TimeoutError:
-            self._world.events.tell(qube, "domain-shutdown-failed", reason="timeout")
-            raise ShutdownTimeoutError(qube.name, timeout) from None
+            if qube.power is PowerState.HALTING and not over.is_set():
+                qube.power = PowerState.RUNNING
 
     async def kill(self, qube: Qube) -> None:
-        """End a qube now; returns when nothing of it is left.
+        """End a qube now, be it while it starts; returns when nothing of it is left.
 
         Raises:
             ReportableError: it is not started, or cannot be ended.
         """
         if qube.klass is QubeClass.ADMIN:
             raise QubeStateError(f"Qube {qube.name} is the admin domain and cannot be ended")
+        if (starting := self._starting.get(qube.uuid)) is not None:
+            starting.cancel()
+            await asyncio.wait((starting,))
+            if qube.halted:
+                return
         async with self._world.lock(qube.uuid):
             running = self._world.running.get(qube.uuid)
-            if running is None:
+            if running is not None:
+                await running.machine.kill()
+                await self._ended(qube, running)
+            elif qube.halted:
                 raise NotStartedError(qube.name)
-            await running.machine.kill()
-            await self._ended(qube, running)
+            else:  # A machine that an earlier daemon left could not be taken over.
+                await self._endings.clear_up(qube)
 
     async def pause(self, qube: Qube) -> None:
         """Stop a qube's processors.
@@ -115,7 +168,7 @@ class Power:
                 raise NotRunningError(qube.name)
             self._world.events.tell(qube, "domain-pre-paused")
             await self._running(qube).pause()
-            self._enter(qube, PowerState.PAUSED)
+            qube.power = PowerState.PAUSED
             self._world.events.tell(qube, "domain-paused")
 
     async def unpause(self, qube: Qube) -> None:
@@ -127,15 +180,35 @@ class Power:
         async with self._world.lock(qube.uuid):
             if qube.power is not PowerState.PAUSED:
                 raise NotPausedError(qube.name)
+            running = self._running(qube)
             self._world.events.tell(qube, "domain-pre-unpaused")
-            await self._running(qube).unpause()
-            self._enter(qube, PowerState.RUNNING)
-            self._world.events.tell(qube, "domain-unpaused")
+            try:
+                await running.unpause()
+            finally:
+                if not running.paused:
+                    qube.power = PowerState.RUNNING
+                    self._world.events.tell(qube, "domain-unpaused")
+            running.calls.on_idle()
 
-    async def until_halted(self, qube: Qube) -> None:
-        """Wait until a qube is halted."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: qube.halted)
+    async def ready(self, qube: Qube, *, autostart: bool) -> RunningQube:
+        """A qube that takes calls; autostart: it is started where it is not up, or on its way down.
+
+        Raises:
+            ReportableError: it does not run, is paused, or could not be started.
+        """
+        if qube.power is PowerState.HALTING:
+            if not autostart:
+                raise NotRunningError(qube.name, "is shutting down")
+            if (halting := self._halting.get(qube.uuid)) is not None:
+                await asyncio.wait((halting,))
+        if qube.halted:
+            if not autostart:
+                raise NotRunningError(qube.name)
+            await self.start(qube)
+        async with self._world.lock(qube.uuid):
+            if qube.power is PowerState.PAUSED:
+                raise NotRunningError(qube.name, "is paused")
+            return self._running(qube)
 
     async def take_over(self, qube: Qube, run: Run) -> None:
         """Look after a qube that an earlier daemon started, or clear up what is left of it."""
@@ -154,96 +227,149 @@ class Power:
                 await self._kill_stray(qube)
                 running = None
             if running is None:
-                await self._clear_up(qube)
+                await self._endings.clear_up(qube)
                 return
             self._adopted(qube, running)
+        if qube.fleeting:
+            running.calls.on_idle = lambda: self._end_fleeting(qube, running)
+            self._end_fleeting(qube, running)
 
-    async def running(self, qube: Qube) -> RunningQube:
-        """A running qube, once what happens to it now has come to its end.
-
-        Raises:
-            NotRunningError: it does not run, or is paused.
-        """
-        async with self._world.lock(qube.uuid):
-            if qube.power is PowerState.PAUSED:
-                raise NotRunningError(qube.name, "is paused")
-            return self._running(qube)
+    def _end_fleeting(self, qube: Qube, running: RunningQube) -> None:
+        """End a disposable whose caller an earlier daemon knew, once its call is over."""
+        if running.calls.idle and not running.paused and not self._closed:
+            self._spawn(self._end(qube, kill=True))
 
     async def end_all(self, *, kill: bool) -> None:
-        """End every qube: by asking it first, unless told to kill, and within its time."""
-        ending = [
-            self._end(qube, kill=kill)
-            for uuid in tuple(self._world.running)
-            if (qube := self._world.system.find(uuid)) is not None
-        ]
-        await asyncio.gather(*ending)
+        """End every qube: by asking it first, unless told to kill, and within its time.
 
-    async def _end(self, qube: Qube, *, kill: bool) -> None:
-        if not kill:
-            try:
-                await self.shutdown(qube, force=True, wait=True)
-            except NotStartedError:
-                return
-            except ReportableError as error:
-                log.warning("qube is killed", extra={"qube": qube.name, "why": str(error)})
-            else:
-                return
-        with suppress(NotStartedError):
-            await self.kill(qube)
+        No qube is started any more, unless one of them could not be ended.
+
+        Raises:
+            ReportableError: some qube runs on.
+        """
+        self._going_down = True
+        for starting in tuple(self._starting.values()):
+            starting.cancel()
+            await asyncio.wait((starting,))
+        qubes = [self._world.system.find(uuid) for uuid in tuple(self._world.running)]
+        ends = await asyncio.gather(
+            *(self._end(qube, kill=kill) for qube in qubes if qube is not None),
+            return_exceptions=True,
+        )
+        for end in ends:
+            if isinstance(end, BaseException):
+                self._going_down = False
+                raise end
 
     async def close(self) -> None:
-        """Stop looking after qubes; they go on."""
+        """Stop looking after qubes; they go on. Those that are being started are ended."""
+        self._going_down = True
+        for task in (*self._starting.values(), *self._halting.values()):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=CLOSE_TIMEOUT)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._closed = True
         for running in self._world.running.values():
             await running.let_go()
 
+    async def _end(self, qube: Qube, *, kill: bool) -> None:
+        try:
+            if not kill:
+                await self.shutdown(qube, force=True, wait=True)
+                return
+        except NotStartedError:
+            return
+        except ReportableError as error:
+            log.warning("qube is killed", extra={"qube": qube.name, "why": str(error)})
+        try:
+            await self.kill(qube)
+        except NotStartedError:
+            return
+
+    async def _start_alone(self, qube: Qube) -> None:
+        try:
+            async with self._world.lock(qube.uuid):
+                if qube.uuid not in self._world.system.qubes:
+                    raise QubeNotFoundError(qube.name)
+                if qube.halted:
+                    await self._start(qube)
+        except asyncio.CancelledError:
+            raise _killed(qube) from None
+
     async def _start(self, qube: Qube) -> None:
-        world, guid = self._world, uuid4()
+        world, begun, spawned = self._world, time.monotonic(), False
         if reason := qube.features.get("prohibit-start"):
-            raise QubeStateError(f"Qube {qube.name} may not be started: {reason}")
-        begun = time.monotonic()
-        await world.agent.ready()
+            raise RefusedError(
+                f"Qube {qube.name} may not be started: {reason}",
+                f"Allow it with: qvm-features --unset {qube.name} prohibit-start",
+            )
         run = Run(qube.uuid, world.next_xid(), time.time())
         memory = value_of(world.system, qube, "memory")
-        world.events.tell(qube, "domain-pre-start", start_guid=guid, mem_required=memory)
-        self._enter(qube, PowerState.TRANSIENT)
-        spawned = False
+        # start_guid: whether who shows windows is to show this qube's.
+        world.events.tell(qube, "domain-pre-start", start_guid=True, mem_required=memory)
+        qube.power = PowerState.TRANSIENT
 
         def launched() -> None:
             nonlocal spawned
             spawned = True
             qube.xid, qube.started = run.xid, run.started
-            self._tell_state_resets(qube)
-            world.events.tell(qube, "domain-spawn", start_guid=guid)
-            world.events.tell(qube, "domain-qdb-create")
-            world.events.tell(qube, "domain-pre-unpaused")
-            world.events.tell(qube, "domain-unpaused")
+            tell_state_resets(world, qube)
+            world.events.tell(qube, "domain-spawn", start_guid=True)
+            for name in ("domain-qdb-create", "domain-pre-unpaused", "domain-unpaused"):
+                world.events.tell(qube, name)
 
         try:
+            check_start(qube)
+            world.events.tell(qube, "domain-verify-files")
+            await self._start_network(qube)
+            await world.agent.ready()
             golden = await self._snapshots.for_start(basis_of(world, qube))
             order = order_of(world, qube, golden)
             await world.store.write(put_run(run))
-            world.events.tell(qube, "domain-pre-spawn", start_guid=guid)
+            world.events.tell(qube, "domain-pre-spawn", start_guid=True)
             running = await bring_up(
                 order, run.xid, world.engine, world.storage, world.run, on_launched=launched
             )
         except BaseException as error:
             reason = str(error) or type(error).__name__
+            log.warning("qube not started", extra={"qube": qube.name, "why": reason})
             world.events.tell(qube, "domain-start-failed", reason=reason)
-            await self._clear_up(qube, spawned=spawned)
+            await through(self._spawn(self._endings.clear_up(qube, spawned=spawned)))
             raise
         self._adopted(qube, running)
-        world.events.tell(qube, "domain-start", start_guid=guid)
+        world.events.tell(qube, "domain-start", start_guid=True)
         milliseconds = round((time.monotonic() - begun) * 1000)
         log.info("qube started", extra={"qube": qube.name, "start_ms": milliseconds})
 
+    async def _start_network(self, qube: Qube) -> None:
+        """Start what a qube gets its network from; it may be changed to wait for us meanwhile."""
+        provider = netvm(self._world.system, qube)
+        above = provider.uuid if provider is not None else None
+        while above is not None:
+            if above == qube.uuid:
+                return
+            above = self._network_awaited.get(above)
+        if provider is None:
+            return
+        self._network_awaited[qube.uuid] = provider.uuid
+        try:
+            await self.start(provider)
+        finally:
+            del self._network_awaited[qube.uuid]
+
     def _adopted(self, qube: Qube, running: RunningQube) -> None:
         self._world.running[qube.uuid] = running
+        self._over[qube.uuid] = asyncio.Event()
         qube.xid, qube.started = running.xid, running.started
-        self._enter(qube, PowerState.PAUSED if running.paused else PowerState.RUNNING)
-        running.machine.on_gone(lambda: self._spawn(self._gone(qube, running)))
+        qube.power = PowerState.PAUSED if running.paused else PowerState.RUNNING
+        running.machine.on_gone(lambda: self._see_through(qube, running))
+
+    def _see_through(self, qube: Qube, running: RunningQube) -> None:
+        if not self._closed:
+            self._spawn(self._gone(qube, running))
 
     async def _gone(self, qube: Qube, running: RunningQube) -> None:
         """A machine ended, whether it was asked to or not."""
@@ -253,50 +379,11 @@ class Power:
 
     async def _ended(self, qube: Qube, running: RunningQube) -> None:
         del self._world.running[qube.uuid]
-        await running.let_go()
-        await self._clear_up(qube)
-
-    async def _clear_up(self, qube: Qube, *, spawned: bool = True) -> None:
-        """Keep what a qube's machine wrote, remove the rest, and let the qube be halted."""
-        world = self._world
-        name = machine_name(qube.uuid)
-        await world.engine.release(name)
-        await asyncio.to_thread(shutil.rmtree, run_directory(world.run, qube.uuid), True)
-        if qube.properties.get("auto_cleanup"):
-            await self._vanish(qube, spawned=spawned)
-            return
-        committed = {
-            name: await world.storage.commit(volume) for name, volume in qube.volumes.items()
-        }
-        advanced = committed != qube.volumes
-        qube.volumes = committed
-        await world.store.write(*((put_qube(qube),) if advanced else ()), drop_run(qube.uuid))
-        if advanced:
-            for volume in committed.values():
-                await world.storage.prune(volume)
-        self._halted(qube, spawned=spawned)
-        if advanced and qube.klass is QubeClass.TEMPLATE:
-            self._snapshots.refresh(qube)
-
-    async def _vanish(self, qube: Qube, *, spawned: bool) -> None:
-        """A disposable ends: so does its entry."""
-        world = self._world
-        await world.store.write(drop_qube(qube.uuid), drop_run(qube.uuid))
-        self._halted(qube, spawned=spawned)
-        world.events.tell(None, "domain-pre-delete", vm=qube.name)
-        world.system.qubes.pop(qube.uuid, None)
-        world.events.tell(None, "domain-delete", vm=qube.name)
-        await world.storage.remove(qube.uuid)
-        world.forget_lock(qube.uuid)
-
-    def _halted(self, qube: Qube, *, spawned: bool) -> None:
-        if spawned:
-            self._world.events.tell(qube, "domain-stopped")
-        qube.xid, qube.started = -1, None
-        self._enter(qube, PowerState.HALTED)
-        if spawned:
-            self._tell_state_resets(qube)
-            self._world.events.tell(qube, "domain-shutdown")
+        try:
+            await running.let_go()
+        finally:
+            await self._endings.clear_up(qube)
+            self._over.pop(qube.uuid).set()
 
     async def _kill_stray(self, qube: Qube) -> None:
         """End a machine that nobody can look after."""
@@ -308,31 +395,25 @@ class Power:
         except ReportableError:
             await self._world.engine.release(machine_name(qube.uuid))
 
-    def _enter(self, qube: Qube, state: PowerState) -> None:
-        qube.power = state
-        self._spawn(self._notify())
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
-    def _tell_state_resets(self, qube: Qube) -> None:
-        for name in _FOLLOW_STATE:
-            self._world.events.tell(qube, f"property-reset:{name}", name=name)
-
     def _running(self, qube: Qube) -> RunningQube:
         running = self._world.running.get(qube.uuid)
         if running is None:
             raise NotRunningError(qube.name)
         return running
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(_log_failure)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if not isinstance(error, ReportableError):
+            log.error("a step of a qube's life failed", exc_info=error)
 
 
-def _log_failure(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a qube's end was not seen through", exc_info=error)
+def _killed(qube: Qube) -> QubeStateError:
+    return QubeStateError(f"Qube {qube.name} was killed while it started")

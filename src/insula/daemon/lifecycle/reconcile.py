@@ -7,23 +7,28 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
+from insula.daemon.lifecycle.administration import Administration
 from insula.daemon.lifecycle.power import Power
 from insula.daemon.lifecycle.running import machine_name
 from insula.daemon.lifecycle.snapshots import Snapshots
 from insula.daemon.lifecycle.world import World
-from insula.daemon.model.qube import PowerState
+from insula.daemon.model.qube import PowerState, Qube
 from insula.daemon.store.records import Run, drop_run
 from insula.protocol.errors import ReportableError
 
 log = logging.getLogger(__name__)
 
 
-def expect(world: World, runs: list[Run]) -> None:
-    """Let qubes that an earlier daemon started be in between until they are taken over."""
+def expect(world: World, runs: list[Run]) -> list[Qube]:
+    """Let qubes that an earlier daemon started be in between until they are taken over.
+
+    Returns disposables that nobody will start any more.
+    """
     for run in runs:
         world.xid = max(world.xid, run.xid)
         if (qube := world.system.find(run.uuid)) is not None:
             qube.power = PowerState.TRANSIENT
+    return [qube for qube in world.system.qubes.values() if qube.fleeting and qube.halted]
 
 
 async def take_all_over(world: World, power: Power, runs: list[Run]) -> None:
@@ -32,14 +37,24 @@ async def take_all_over(world: World, power: Power, runs: list[Run]) -> None:
 
 
 async def _take_over(world: World, power: Power, run: Run) -> None:
-    qube = world.system.find(run.uuid)
-    if qube is None:
-        await world.store.write(drop_run(run.uuid))
-        return
     try:
-        await power.take_over(qube, run)
+        qube = world.system.find(run.uuid)
+        if qube is None:
+            await world.store.write(drop_run(run.uuid))
+        else:
+            await power.take_over(qube, run)
     except Exception:
-        log.exception("qube not taken over", extra={"qube": qube.name})
+        # What it does is not known, so it is not halted; who kills it has it cleared up.
+        log.exception("qube not taken over", extra={"qube": str(run.uuid)})
+
+
+async def remove_all(administration: Administration, qubes: list[Qube]) -> None:
+    """Remove qubes; one that cannot be is none of the others' matter."""
+    for qube in qubes:
+        try:
+            await administration.remove(qube)
+        except ReportableError as error:
+            log.warning("a qube stays", extra={"qube": qube.name, "why": str(error)})
 
 
 async def clear_leftovers(world: World, snapshots: Snapshots) -> None:

@@ -85,6 +85,7 @@ class Snapshots:
         task = asyncio.create_task(work)
         self._tasks[key] = task
         task.add_done_callback(lambda _done: self._tasks.pop(key, None))
+        task.add_done_callback(_log_failure)
 
     async def _refreshed(self, template: Qube) -> None:
         try:
@@ -101,6 +102,11 @@ class Snapshots:
             await self.sweep()
         except ReportableError as error:
             log.warning("no snapshot was made", extra={"why": str(error)})
+
+
+def _log_failure(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("no snapshot was made", exc_info=error)
 
 
 def _basis_or_none(world: World, qube: Qube) -> Basis | None:

@@ -7,14 +7,20 @@ from typing import Any
 
 from insula.daemon.lifecycle.running import RunningQube
 from insula.daemon.lifecycle.world import World
+from insula.daemon.model.qube import Qube
 
 _KIB = 1024
 
 
 async def status(world: World) -> dict[str, Any]:
     """Values for JSON; memory in bytes."""
-    running = sorted(world.running.values(), key=lambda qube: qube.name)
-    memory = await asyncio.to_thread(lambda: [memory_of(qube.machine.pid) for qube in running])
+    running = [
+        (qube, administered)
+        for qube in sorted(world.running.values(), key=lambda qube: qube.name)
+        if (administered := world.system.find(qube.uuid)) is not None
+    ]
+    shown = [_shown(qube, administered) for qube, administered in running]
+    memory = await asyncio.to_thread(lambda: [memory_of(one["pid"]) for one in shown])
     return {
         "pid": os.getpid(),
         "engine": world.engine.title,
@@ -24,14 +30,11 @@ async def status(world: World) -> dict[str, Any]:
         "run": str(world.run),
         "snapshots": world.goldens.count(),
         "building": world.goldens.building(),
-        "running": [
-            {**_shown(world, qube), **used} for qube, used in zip(running, memory, strict=True)
-        ],
+        "running": [{**one, **used} for one, used in zip(shown, memory, strict=True)],
     }
 
 
-def _shown(world: World, qube: RunningQube) -> dict[str, Any]:
-    administered = world.system.qubes[qube.uuid]
+def _shown(qube: RunningQube, administered: Qube) -> dict[str, Any]:
     return {
         "name": qube.name,
         "class": str(administered.klass),
@@ -50,7 +53,7 @@ def memory_of(pid: int) -> dict[str, int]:
         for line in Path("/proc", str(pid), "smaps_rollup").read_text().splitlines()[1:]:
             name, amount, _ = line.split()
             fields[name.rstrip(":")] = int(amount) * _KIB
-    except (OSError, ValueError):
+        private = fields["Private_Dirty"] + fields.get("Swap", 0)
+        return {"private": private, "shared": fields["Rss"] - fields["Private_Dirty"]}
+    except (OSError, ValueError, KeyError):
         return {"private": 0, "shared": 0}
-    private = fields["Private_Dirty"] + fields.get("Swap", 0)
-    return {"private": private, "shared": fields["Rss"] - fields["Private_Dirty"]}

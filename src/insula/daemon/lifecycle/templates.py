@@ -7,17 +7,11 @@ from pathlib import Path
 from insula.daemon.lifecycle.administration import Administration, NewQube
 from insula.daemon.lifecycle.snapshots import Snapshots
 from insula.daemon.lifecycle.world import World
-from insula.daemon.model.changes import (
-    set_feature,
-    set_property,
-    set_system_property,
-    undone_on_failure,
-)
-from insula.daemon.model.errors import NotHaltedError, QubeStateError
+from insula.daemon.model.changes import set_feature, set_property, set_setting
+from insula.daemon.model.errors import NotHaltedError, QubeNotFoundError, RefusedError
 from insula.daemon.model.properties.qubes import BY_CLASS
 from insula.daemon.model.properties.system_wide import GLOBAL
 from insula.daemon.model.qube import Qube, QubeClass, Value, check_name
-from insula.daemon.store.records import put_qube, put_setting
 
 RECIPE = "template-recipe"  # feature with the hash of the recipe that a template's root is of
 # What the agent in a template of ours would announce of itself.
@@ -62,21 +56,27 @@ class Templates:
                 space; the template is as it was.
         """
         world = self._world
-        check_name(built.name)
-        template = next(
-            (qube for qube in world.system.qubes.values() if qube.name == built.name), None
-        )
-        if template is not None and template.klass is not QubeClass.TEMPLATE:
-            raise QubeStateError(f"Qube {built.name} is no template")
+        template = self._template(built.name)
         if template is not None and template.features.get(RECIPE) == built.recipe:
             return template
+        if template is not None and not template.halted:
+            raise NotHaltedError(template.name)
         kernel = f"{built.name}-{built.recipe[:_RECIPE_SHOWN]}"
         await world.kernels.install(kernel, built.kernel, built.initrd)
         world.system.kernels = frozenset(world.kernels.names())
         if template is None:
-            new = NewQube(klass=QubeClass.TEMPLATE, name=built.name, label="black")
-            template = await self._administration.create(new)
+            template = await self._administration.create(
+                NewQube(
+                    klass=QubeClass.TEMPLATE,
+                    name=built.name,
+                    label="black",
+                    template=None,
+                    creator=world.system.dom0,
+                )
+            )
         async with world.lock(template.uuid):
+            if template.uuid not in world.system.qubes:
+                raise QubeNotFoundError(template.name)
             if not template.halted:
                 raise NotHaltedError(template.name)
             await self._give_root(template, built, kernel)
@@ -84,25 +84,36 @@ class Templates:
         self._snapshots.refresh(template)
         return template
 
+    def _template(self, name: str) -> Qube | None:
+        """The template of a name, if there is a qube of that name."""
+        system = self._world.system
+        if not system.has_name(check_name(name)):
+            return None
+        found = system.named(name)
+        if found.klass is not QubeClass.TEMPLATE:
+            raise RefusedError(
+                f"Qube {name} is no template",
+                f"Rename what is built, or remove that qube: qvm-remove {name}",
+            )
+        return found
+
     async def _give_root(self, template: Qube, built: BuiltRoot, kernel: str) -> None:
         world = self._world
-        root = await world.storage.import_image(template.volumes["root"], built.root, "qcow2")
-        with undone_on_failure(template):
-            template.volumes["root"] = root
-            prop = BY_CLASS[template.klass]["kernel"]
-            events = set_property(world.system, template, prop, kernel)
-            for name, value in {**_FEATURES, RECIPE: built.recipe}.items():
-                events += set_feature(template, name, value)
-            await world.store.write(put_qube(template))
-        world.events.send(events)
-        await world.storage.prune(root)
+        former = template.volumes["root"]
+        root = await world.storage.import_image(former, built.root, "qcow2")
+        try:
+            async with world.editing() as edit:
+                edit.touch(template).volumes["root"] = root
+                set_property(edit, template, BY_CLASS[template.klass]["kernel"], kernel)
+                for name, value in {**_FEATURES, RECIPE: built.recipe}.items():
+                    set_feature(edit, template, name, value)
+        finally:
+            await world.storage.prune(template.volumes["root"])
 
     async def _be_default(self, template: Qube, kernel: str) -> None:
         """The first template is what new qubes are made from."""
-        world = self._world
         values: dict[str, Value] = {"default_template": template.uuid, "default_kernel": kernel}
-        for name, value in values.items():
-            if name not in world.system.properties:
-                events = set_system_property(world.system, GLOBAL[name], value)
-                await world.store.write(put_setting(name, value))
-                world.events.send(events)
+        async with self._world.editing() as edit:
+            for name, value in values.items():
+                if name not in edit.system.properties:
+                    set_setting(edit, GLOBAL[name], value)

@@ -1,24 +1,31 @@
 """What everything that happens to qubes needs: the system, where it is kept, what runs it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from insula.daemon.engine.interface import Engine
 from insula.daemon.lifecycle.agent_volume import AgentVolume
 from insula.daemon.lifecycle.events import Events
 from insula.daemon.lifecycle.goldens import Goldens
 from insula.daemon.lifecycle.running import RunningQube
-from insula.daemon.model.changes import undone_on_failure
-from insula.daemon.model.qube import Qube
+from insula.daemon.lifecycle.waiting import through
+from insula.daemon.model.edit import Edit
 from insula.daemon.model.system import System
 from insula.daemon.storage.kernels import Kernels
 from insula.daemon.storage.volumes import Storage
-from insula.daemon.store.records import put_qube
+from insula.daemon.store.records import (
+    Change,
+    drop_qube,
+    drop_setting,
+    put_qube,
+    put_setting,
+)
 from insula.daemon.store.store import Store
-from insula.protocol.admin import Event
 
 UID_BASE = 700_000_000
 _UIDS_EACH = 16
@@ -44,27 +51,48 @@ class World:
     run: Path
     running: dict[UUID, RunningQube] = field(default_factory=dict)
     xid: int = 0
-    _locks: dict[UUID, asyncio.Lock] = field(default_factory=dict)
+    _editing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _locks: WeakValueDictionary[UUID, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def lock(self, uuid: UUID) -> asyncio.Lock:
         """The lock under which a qube is started, ended, removed or has its volumes changed."""
         return self._locks.setdefault(uuid, asyncio.Lock())
-
-    def forget_lock(self, uuid: UUID) -> None:
-        """After a qube was removed."""
-        self._locks.pop(uuid, None)
 
     def next_xid(self) -> int:
         """A domain number that no qube had while this daemon ran."""
         self.xid += 1
         return self.xid
 
-    async def change(self, qube: Qube, make: Callable[[], list[Event]]) -> None:
-        """Make a change of a qube, keep it, and then tell of it; undone when it cannot be kept."""
-        with undone_on_failure(qube):
-            events = make()
-            await self.store.write(put_qube(qube))
-        self.events.send(events)
+    @asynccontextmanager
+    async def editing(self, *also: Change) -> AsyncIterator[Edit]:
+        """Change the system in the block: what it did is kept as a whole, and only then told of.
+
+        When the block fails, or what it did cannot be kept, all of it is undone. One change at a
+        time, so that none is made upon another that comes to nothing. also: what is kept with it.
+        """
+        async with self._editing:
+            edit = Edit(self.system)
+            try:
+                yield edit
+                writing = asyncio.ensure_future(self.store.write(*_kept(edit), *also))
+                cancelled = await through(writing)
+                writing.result()
+            except BaseException:
+                edit.undo()
+                raise
+            self.events.send(edit.events)
+            if cancelled:
+                raise asyncio.CancelledError
+
+
+def _kept(edit: Edit) -> list[Change]:
+    """What makes an edit durable."""
+    return [
+        *(put_qube(qube) for qube in edit.changed),
+        *(drop_qube(qube.uuid) for qube in edit.removed),
+        *(put_setting(name, value) for name, value in edit.settings.items()),
+        *(drop_setting(name) for name in edit.settings_dropped),
+    ]
 
 
 def machine_uid(qid: int) -> int:

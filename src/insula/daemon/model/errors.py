@@ -9,6 +9,20 @@ class RefusedSilentlyError(Exception):
     """What the API answers by closing the connection without a byte; the text is for our log."""
 
 
+class RefusedError(ReportableError):
+    """A refusal of no further kind, with its way out."""
+
+    def __init__(self, text: str, hint: str | None = None) -> None:
+        super().__init__(text)
+        self.hint = hint
+
+
+class NotImplementedHereError(ReportableError):
+    """Something that the API has and we do not."""
+
+    api_name: ClassVar[str] = "QubesNotImplementedError"
+
+
 class QubeNotFoundError(ReportableError):
     api_name: ClassVar[str] = "QubesVMNotFoundError"
 
@@ -92,8 +106,9 @@ class NoSuchPropertyError(ReportableError):
 class LabelNotFoundError(ReportableError):
     api_name: ClassVar[str] = "QubesLabelNotFoundError"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, known: str) -> None:
         super().__init__(f"No such label: {name!r}")
+        self.hint = f"There are {known}"
 
 
 class FeatureNotFoundError(ReportableError):

@@ -41,8 +41,9 @@ class PowerState(StrEnum):
 class Qube:
     """One qube.
 
-    properties: those that were set, by name. power, xid and started (seconds since the epoch) are
-    what it does now; they are not stored with it.
+    properties: those that were set, by name. fleeting: a disposable that is nobody's once the call
+    it was made for is over. power, xid and started (seconds since the epoch) are what it does now;
+    they are not stored with it.
     """
 
     uuid: UUID
@@ -54,6 +55,7 @@ class Qube:
     features: dict[str, str] = field(default_factory=dict)
     tags: set[str] = field(default_factory=set)
     volumes: dict[str, Volume] = field(default_factory=dict)
+    fleeting: bool = False
     power: PowerState = PowerState.HALTED
     xid: int = -1
     started: float | None = None
@@ -83,6 +85,7 @@ class Qube:
             "features": self.features,
             "tags": sorted(self.tags),
             "volumes": {name: volume.to_json() for name, volume in self.volumes.items()},
+            "fleeting": self.fleeting,
         }
 
     @classmethod
@@ -105,6 +108,7 @@ class Qube:
             features=dict(loaded["features"]),
             tags=set(loaded["tags"]),
             volumes={name: Volume.from_json(volume) for name, volume in loaded["volumes"].items()},
+            fleeting=loaded.get("fleeting", False),
         )
 
 

@@ -13,17 +13,37 @@ _LONGEST_CHAIN = 64  # qubes; templates and netvms refer to each other without l
 
 @dataclass(slots=True, kw_only=True)
 class System:
-    """host_memory: MiB. kernels: names of those installed. properties: those that were set."""
+    """host_memory: MiB. kernels: names of those installed. properties: those that were set.
+
+    Qubes come and go by add and remove alone.
+    """
 
     qubes: dict[UUID, Qube] = field(default_factory=dict)
     labels: dict[str, Label] = field(default_factory=lambda: {one.name: one for one in BUILT_IN})
     properties: dict[str, Value] = field(default_factory=dict)
     kernels: frozenset[str] = frozenset()
     host_memory: int = 0
+    _named: dict[str, Qube] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._named = {qube.name: qube for qube in self.qubes.values()}
 
     @property
     def dom0(self) -> Qube:
         return self.qubes[DOM0_UUID]
+
+    def add(self, qube: Qube) -> None:
+        """Let there be another qube; its name must be free."""
+        self.qubes[qube.uuid] = qube
+        self._named[qube.name] = qube
+
+    def remove(self, qube: Qube) -> None:
+        """Let there be one qube less."""
+        del self.qubes[qube.uuid], self._named[qube.name]
+
+    def has_name(self, name: str) -> bool:
+        """Whether a qube has that name."""
+        return name in self._named
 
     def named(self, name: str) -> Qube:
         """The qube of a name.
@@ -31,10 +51,10 @@ class System:
         Raises:
             QubeNotFoundError: there is none.
         """
-        for qube in self.qubes.values():
-            if qube.name == name:
-                return qube
-        raise QubeNotFoundError(name)
+        found = self._named.get(name)
+        if found is None:
+            raise QubeNotFoundError(name)
+        return found
 
     def find(self, uuid: UUID | None) -> Qube | None:
         return None if uuid is None else self.qubes.get(uuid)
@@ -86,7 +106,7 @@ class System:
         for label in self.labels.values():
             if str(label.index) == digits:
                 return label
-        raise LabelNotFoundError(text)
+        raise LabelNotFoundError(text, ", ".join(self.labels))
 
     def free_qid(self) -> int:
         """The lowest number that no qube has.

@@ -64,6 +64,12 @@ class Calls:
         self._tasks: set[asyncio.Task[None]] = set()
         link.on_qrexec = self._take
         self.on_trigger: Callable[[MessageType, bytes], None] = lambda _type, _body: None
+        self.on_idle: Callable[[], None] = lambda: None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no connection is open."""
+        return not self._open
 
     def resume(self, sessions: tuple[Session, ...]) -> None:
         """Take over connections that an earlier daemon opened."""
@@ -165,6 +171,8 @@ class Calls:
         if self._open.get(key) is found:
             del self._open[key]
             self._pool.release(found.index)
+            if self.idle:
+                self.on_idle()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

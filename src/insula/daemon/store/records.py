@@ -25,6 +25,11 @@ class Change(NamedTuple):
     statement: str
     values: tuple[str | int | float, ...]
 
+    @property
+    def frees_space(self) -> bool:
+        """Whether it takes something away."""
+        return self.statement.startswith("DELETE")
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

@@ -5,11 +5,12 @@ One thread writes; changes that wait while it flushes go together in its next tr
 
 import asyncio
 import json
+import logging
 import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ FILE = "insula.db"
 _RESERVE_FILE = "insula.db.reserve"
 _RESERVE = 4 * 1024 * 1024  # bytes that are let go of when the disk is full
 _MOST_TOGETHER = 256  # changes of one transaction
+
+log = logging.getLogger(__name__)
 
 
 class StoreError(ReportableError):
@@ -55,6 +58,7 @@ class Store:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._connection = _open(self._path)
+        self._reserved = _size_on_disk(self._reserve) >= _RESERVE
         self._hold_reserve()
         self._thread = threading.Thread(target=self._serve, name="store", daemon=True)
         self._thread.start()
@@ -67,8 +71,8 @@ class Store:
         """
         try:
             return _load(self._connection)
-        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{self._path} cannot be read: {error}") from error
+        except (sqlite3.Error, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _unreadable(self._path, f"cannot be read: {error!r}") from error
 
     async def write(self, *changes: Change) -> None:
         """Make changes durable, all or none, in the order of the calls.
@@ -98,33 +102,63 @@ class Store:
             ending = None in taken
 
     def _write_all(self, together: list[_Work]) -> None:
+        """Make changes in one transaction; if that fails, each in one of its own."""
+        failure = self._failure([change for work in together for change in work.changes])
+        if failure is None or len(together) == 1:
+            self._settle(together, failure)
+            return
+        for work in together:
+            self._settle([work], self._failure(work.changes))
+
+    def _failure(self, changes: Sequence[Change]) -> StoreError | None:
+        """Make changes durable; what kept them from it."""
         try:
-            self._transact(change for work in together for change in work.changes)
-            failure = None
-        except sqlite3.Error as error:
+            self._execute(changes)
+        except (sqlite3.Error, OSError) as error:
+            log.error("the store was not written", extra={"why": str(error)})
             failure = StoreError(f"{self._path} cannot be written: {error}")
             failure.hint = "Nothing was changed. Free space on that file system, then try again."
+            return failure
+        return None
+
+    def _execute(self, changes: Sequence[Change]) -> None:
+        try:
+            _execute(self._connection, changes)
+        except sqlite3.OperationalError:
+            if not self._reserved or not any(change.frees_space for change in changes):
+                raise
+            # What frees space, as removing a qube does, must be possible without any.
+            self._reserve.unlink(missing_ok=True)
+            self._reserved = False
+            _execute(self._connection, changes)
+        else:
+            self._hold_reserve()
+
+    def _settle(self, together: list[_Work], failure: StoreError | None) -> None:
         with suppress(RuntimeError):  # The loop has ended: nobody waits any more.
             self._loop.call_soon_threadsafe(_settle, together, failure)
 
-    def _transact(self, changes: Iterable[Change]) -> None:
-        changes = list(changes)
-        try:
-            _execute(self._connection, changes)
-        except sqlite3.OperationalError as error:
-            if "full" not in str(error) or not self._reserve.exists():
-                raise
-            # What frees space, as removing a qube does, must be possible without any.
-            self._reserve.unlink()
-            _execute(self._connection, changes)
-
     def _hold_reserve(self) -> None:
-        with suppress(OSError):
+        if self._reserved:
+            return
+        try:
             descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 os.posix_fallocate(descriptor, 0, _RESERVE)
             finally:
                 os.close(descriptor)
+        except OSError:
+            with suppress(OSError):
+                self._reserve.unlink(missing_ok=True)
+            return
+        self._reserved = True
+
+
+def _size_on_disk(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
 
 
 def _settle(together: list[_Work], failure: StoreError | None) -> None:
@@ -144,6 +178,7 @@ def _open(path: Path) -> sqlite3.Connection:
     Raises:
         StoreError: it is none of ours, or of a later version.
     """
+    connection: sqlite3.Connection | None = None
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         path.chmod(0o600)
@@ -156,14 +191,27 @@ def _open(path: Path) -> sqlite3.Connection:
                 [Change(statement, ()) for statement in SCHEMA]
                 + [Change(f"PRAGMA user_version = {SCHEMA_VERSION}", ())],
             )
-    except sqlite3.Error as error:
-        raise StoreError(f"{path} cannot be opened: {error}") from error
+    except (sqlite3.Error, OSError) as error:
+        if connection is not None:
+            connection.close()
+        raise _unreadable(path, f"cannot be opened: {error}") from error
     if version > SCHEMA_VERSION:
-        raise StoreError(f"{path} was written by a later version of Insula")
+        connection.close()
+        later = StoreError(f"{path} was written by a later version of Insula")
+        later.hint = "Use that version, or another INSULA_HOME."
+        raise later
     return connection
 
 
-def _execute(connection: sqlite3.Connection, changes: list[Change]) -> None:
+def _unreadable(path: Path, why: str) -> StoreError:
+    error = StoreError(f"{path} {why}")
+    error.hint = (
+        f"Put back a copy of {path.parent} that was made earlier, or move it out of the way."
+    )
+    return error
+
+
+def _execute(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         for change in changes:

@@ -1,28 +1,18 @@
 """Features and tags of qubes (admin-api.md section 4.4)."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 from insula.daemon.admin.calls import Call, Method
-from insula.daemon.model import changes
+from insula.daemon.model import changes, features
+from insula.daemon.model.edit import Edit
 from insula.daemon.model.errors import (
     FeatureNotFoundError,
+    QubeNotFoundError,
     RefusedSilentlyError,
-    ValueRefusedError,
 )
 from insula.daemon.model.properties.network import netvms_of
 from insula.daemon.model.qube import Qube, QubeClass
-
-_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
-_TAG = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
-_MANAGED = frozenset(
-    (
-        "deferred-netvm-original",
-        "preload-dispvm",
-        "preload-dispvm-completed",
-        "preload-dispvm-in-progress",
-    )
-)
 
 
 async def list_features(call: Call) -> str:
@@ -52,24 +42,17 @@ async def check_with_template_and_adminvm(call: Call) -> str:
 
 
 async def set_feature(call: Call) -> str:
-    _check_settable(call)
-    try:
-        value = call.untrusted_payload.decode("ascii")
-    except UnicodeDecodeError:
-        raise RefusedSilentlyError("the value is not ASCII") from None
-    if _NAME.fullmatch(call.argument) is None:
-        raise ValueRefusedError(f"Not a name of a feature: {call.argument!r}")
-    if not value.isprintable():
-        raise ValueRefusedError("A feature's value is printable ASCII")
-    qube = call.destination
-    await call.api.world.change(qube, lambda: changes.set_feature(qube, call.argument, value))
+    features.check_managed(call.argument)
+    value = call.payload_text()
+    async with _editing(call) as edit:
+        changes.set_feature(edit, call.destination, call.argument, value)
     return ""
 
 
 async def remove_feature(call: Call) -> str:
-    _check_settable(call)
-    qube = call.destination
-    await call.api.world.change(qube, lambda: changes.remove_feature(qube, call.argument))
+    features.check_managed(call.argument)
+    async with _editing(call) as edit:
+        changes.remove_feature(edit, call.destination, call.argument)
     return ""
 
 
@@ -82,16 +65,27 @@ async def get_tag(call: Call) -> str:
 
 
 async def set_tag(call: Call) -> str:
-    qube, tag = call.destination, _own_tag(call)
-    if tag not in qube.tags:
-        await call.api.world.change(qube, lambda: changes.add_tag(qube, tag))
+    tag = _own_tag(call)
+    if tag not in call.destination.tags:
+        async with _editing(call) as edit:
+            features.add_tag(edit, call.destination, tag)
     return ""
 
 
 async def remove_tag(call: Call) -> str:
-    qube, tag = call.destination, _own_tag(call)
-    await call.api.world.change(qube, lambda: changes.remove_tag(qube, tag))
+    tag = _own_tag(call)
+    async with _editing(call) as edit:
+        features.remove_tag(edit, call.destination, tag)
     return ""
+
+
+@asynccontextmanager
+async def _editing(call: Call) -> AsyncIterator[Edit]:
+    """Change the destination, if it was not removed while the call waited."""
+    async with call.api.world.editing() as edit:
+        if call.destination.uuid not in edit.system.qubes:
+            raise QubeNotFoundError(call.destination.name)
+        yield edit
 
 
 def _own_and_templates(call: Call) -> list[Qube]:
@@ -106,20 +100,14 @@ def _first(call: Call, qubes: Iterable[Qube]) -> str:
     raise FeatureNotFoundError(call.destination.name, call.argument)
 
 
-def _check_settable(call: Call) -> None:
-    if call.argument in _MANAGED:
-        raise RefusedSilentlyError(f"{call.argument} is managed by the daemon")
-
-
 def _tag(call: Call) -> str:
-    if _TAG.fullmatch(call.argument) is None:
-        raise RefusedSilentlyError(f"not a tag: {call.argument!r}")
+    features.check_tag(call.argument)
     return call.argument
 
 
 def _own_tag(call: Call) -> str:
     tag = _tag(call)
-    if changes.is_guarded(tag) and call.source is not call.api.world.system.dom0:
+    if features.is_guarded(tag) and call.source is not call.api.world.system.dom0:
         raise RefusedSilentlyError(f"{tag} is for dom0 to change")
     return tag
 

@@ -8,14 +8,15 @@ from insula.daemon.model import changes
 from insula.daemon.model.errors import (
     NoSuchPropertyError,
     PropertyValueError,
+    QubeNotFoundError,
     RefusedSilentlyError,
     ValueRefusedError,
 )
-from insula.daemon.model.properties.definition import Access, Property, holds, text_of
+from insula.daemon.model.properties.definition import Access, Property, held, text_of
+from insula.daemon.model.properties.parsing import check_kind
 from insula.daemon.model.properties.qubes import BY_CLASS, stored
 from insula.daemon.model.properties.system_wide import GLOBAL
 from insula.daemon.model.qube import Qube, Value
-from insula.daemon.store.records import drop_setting, put_setting
 from insula.protocol.admin import PropertyAnswer, default_answer, property_answer, property_lines
 
 
@@ -25,14 +26,14 @@ class _Holder:
 
     name: str
     table: Mapping[str, Property]
-    own: dict[str, Value]
+    own: Mapping[str, Value]
     qube: Qube
 
 
 def _holder(call: Call) -> _Holder:
     system = call.api.world.system
     if call.method.startswith("admin.property."):
-        return _Holder("the system", GLOBAL, system.properties, system.dom0)
+        return _Holder("The system", GLOBAL, system.properties, system.dom0)
     qube = call.destination
     return _Holder(qube.name, BY_CLASS[qube.klass], stored(qube), qube)
 
@@ -49,9 +50,16 @@ def _named(call: Call, holder: _Holder) -> Property:
     return found
 
 
+def _check_there(call: Call, holder: _Holder) -> None:
+    """Refuse a qube that was removed while the call waited."""
+    if holder.qube.uuid not in call.api.world.system.qubes:
+        raise QubeNotFoundError(holder.qube.name)
+
+
 def _answer(call: Call, holder: _Holder, prop: Property) -> PropertyAnswer:
-    is_default, value = holds(call.api.world.system, holder.qube, prop, holder.own)
-    return PropertyAnswer(is_default, prop.kind, text_of(call.api.world.system, value))
+    system = call.api.world.system
+    found = held(system, holder.qube, prop, holder.own)
+    return PropertyAnswer(found.is_default, prop.kind, text_of(system, found.value))
 
 
 async def list_names(call: Call) -> str:
@@ -84,51 +92,38 @@ async def help_text(call: Call) -> str:
 
 
 async def set_value(call: Call) -> str:
-    world, holder = call.api.world, _holder(call)
+    holder = _holder(call)
     prop = _named(call, holder)
-    if prop.access is Access.READ_ONLY or (
-        prop.access is Access.WRITE_ONCE and holder.qube is world.system.dom0
-    ):
-        raise PropertyValueError(f"{prop.name} of {holder.name} is read-only")
-    if prop.access is Access.WRITE_ONCE:
-        raise RefusedSilentlyError(f"{prop.name} is set already")
     try:
         text = call.untrusted_payload.decode("ascii")
     except UnicodeDecodeError:
         raise ValueRefusedError("The value is not ASCII") from None
-    value = prop.parse(world.system, holder.qube, text)
-    if holder.table is GLOBAL:
-        before = dict(world.system.properties)
-        try:
-            events = changes.set_system_property(world.system, prop, value)
-            await world.store.write(put_setting(prop.name, value))
-        except BaseException:
-            world.system.properties = before
-            raise
-        world.events.send(events)
-    else:
-        qube = holder.qube
-        await world.change(qube, lambda: changes.set_property(world.system, qube, prop, value))
+    check_kind(call.api.world.system, holder.qube, prop.kind, text)
+    if prop.access is Access.READ_ONLY:
+        raise PropertyValueError(f"{prop.name} of {holder.name} cannot be set")
+    if prop.access is Access.WRITE_ONCE:
+        raise RefusedSilentlyError(f"{prop.name} is set already")
+    async with call.api.world.editing() as edit:
+        _check_there(call, holder)
+        value = prop.parse(edit.system, holder.qube, text)
+        if holder.table is GLOBAL:
+            changes.set_setting(edit, prop, value)
+        else:
+            changes.set_property(edit, holder.qube, prop, value)
     return ""
 
 
 async def reset(call: Call) -> str:
-    world, holder = call.api.world, _holder(call)
+    holder = _holder(call)
     prop = _named(call, holder)
     if prop.access is Access.WRITE_ONCE:
         raise RefusedSilentlyError(f"{prop.name} cannot be reset")
-    if holder.table is GLOBAL:
-        before = dict(world.system.properties)
-        try:
-            events = changes.reset_system_property(world.system, prop)
-            await world.store.write(drop_setting(prop.name))
-        except BaseException:
-            world.system.properties = before
-            raise
-        world.events.send(events)
-    else:
-        qube = holder.qube
-        await world.change(qube, lambda: changes.reset_property(world.system, qube, prop))
+    async with call.api.world.editing() as edit:
+        _check_there(call, holder)
+        if holder.table is GLOBAL:
+            changes.reset_setting(edit, prop)
+        else:
+            changes.reset_property(edit, holder.qube, prop)
     return ""
 
 

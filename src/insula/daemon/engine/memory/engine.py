@@ -159,6 +159,9 @@ class MemoryEngine:
         except TimeoutError:
             await machine.kill()
             raise EngineError(f"{spec.name}: its agent opened no ports") from None
+        except BaseException:
+            await machine.kill()
+            raise
         link = spec.run / "control.sock"
         link.unlink(missing_ok=True)
         link.symlink_to("ports/org.insula.control")

@@ -1,12 +1,16 @@
 """Defaults that are computed from the rest of the system (admin-api.md sections 6.3 and 6.5)."""
 
+from uuid import UUID
+
 from insula.daemon.model.properties.definition import Compute
 from insula.daemon.model.qube import Qube, QubeClass, Value
 from insula.daemon.model.system import System
 
 MEMORY = 400  # MiB
+LAYOUT = "us++"
 _DEFAULT_MAXMEM = 4000  # MiB
 _START_MODE = "snapshot"
+_LONGEST_CHAIN = 64
 
 
 def system_value(name: str, fallback: Value = None) -> Compute:
@@ -27,13 +31,17 @@ def from_template(name: str, otherwise: Compute) -> Compute:
     """The template's value where there is a template, set or by default."""
 
     def compute(system: System, qube: Qube) -> Value:
-        templates = list(system.templates_of(qube))
-        for template in templates:
+        last = qube
+        for template in system.templates_of(qube):
             if name in template.properties:
                 return template.properties[name]
-        return otherwise(system, templates[-1] if templates else qube)
+            last = template
+        return otherwise(system, last)
 
     return compute
+
+
+VIRT_MODE = from_template("virt_mode", constant("pvh"))
 
 
 def icon(_system: System, qube: Qube) -> str:
@@ -64,28 +72,43 @@ def include_in_backups(_system: System, qube: Qube) -> bool:
 
 
 def maxmem(system: System, qube: Qube) -> Value:
-    for template in system.templates_of(qube):
-        if "maxmem" in template.properties:
-            return template.properties["maxmem"]
-    memory = from_template("memory", constant(MEMORY))(system, qube)
-    own = qube.properties.get("memory", memory)
-    wanted = 10 * int(str(own)) if qube.features.get("os") == "Linux" else _DEFAULT_MAXMEM
+    if _cannot_balance(system, qube):
+        return 0
+    template = system.find(qube.template)
+    if template is not None:
+        return template.properties.get("maxmem", maxmem(system, template))
+    own = int(str(qube.properties.get("memory", MEMORY)))
+    wanted = 10 * own if qube.features.get("os") == "Linux" else _DEFAULT_MAXMEM
     return min(wanted, system.host_memory // 2) if system.host_memory else wanted
+
+
+def _cannot_balance(system: System, qube: Qube) -> bool:
+    """Whether a qube has nobody in it who could give memory back."""
+    if qube.properties.get("virt_mode", VIRT_MODE(system, qube)) != "hvm":
+        return False
+    if not system.feature(qube, "qrexec"):
+        return True
+    announced = [name for name in qube.features if name.startswith("supported-service.")]
+    for template in system.templates_of(qube):
+        announced += [name for name in template.features if name.startswith("supported-service.")]
+    return bool(announced) and not system.feature(qube, "supported-service.meminfo-writer")
 
 
 def bootmode(system: System, qube: Qube) -> str:
     active = qube.features.get("boot-mode.active")
-    if active == "default":
-        return active
-    if active and system.feature(qube, f"boot-mode.kernelopts.{active}") is not None:
+    if active and _has_bootmode(system, qube, active):
         return active
     for template in system.templates_of(qube):
-        found = template.properties.get("appvm_default_bootmode") or appvm_bootmode(
-            system, template
-        )
-        if system.feature(qube, f"boot-mode.kernelopts.{found}") is not None:
-            return str(found)
+        if template.klass is QubeClass.TEMPLATE:
+            found = str(
+                template.properties.get("appvm_default_bootmode", appvm_bootmode(system, template))
+            )
+            return found if _has_bootmode(system, qube, found) else "default"
     return "default"
+
+
+def _has_bootmode(system: System, qube: Qube, mode: str) -> bool:
+    return mode == "default" or system.feature(qube, f"boot-mode.kernelopts.{mode}") is not None
 
 
 def appvm_bootmode(_system: System, qube: Qube) -> str:
@@ -98,5 +121,21 @@ def start_mode(_system: System, qube: Qube) -> str:
     return "unshared" if apart and qube.klass is QubeClass.APP else _START_MODE
 
 
-def keyboard_layout(system: System, _qube: Qube) -> Value:
-    return system.dom0.properties.get("keyboard_layout", "us++")
+def keyboard_layout(system: System, qube: Qube) -> Value:
+    """That of the qube which shows its windows, and of the one that shows that one's."""
+    for _ in range(_LONGEST_CHAIN):
+        shows = gui_qube(system, qube)
+        if shows is None or shows is qube:
+            break
+        if "keyboard_layout" in shows.properties:
+            return shows.properties["keyboard_layout"]
+        qube = shows
+    return LAYOUT
+
+
+def gui_qube(system: System, qube: Qube) -> Qube | None:
+    """The qube that shows another's windows."""
+    if qube.klass is QubeClass.ADMIN:
+        return None
+    value = qube.properties.get("guivm", dom0_unless("default_guivm")(system, qube))
+    return system.find(value) if isinstance(value, UUID) else None

@@ -1,9 +1,9 @@
 """What a property is: its type, whom it belongs to, what it accepts and what it defaults to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from insula.daemon.model.qube import Qube, Value
@@ -55,18 +55,31 @@ class Property:
 _FIRST = frozenset(("name", "qid", "uuid", "label", "klass"))
 
 
-def holds(system: System, qube: Qube, prop: Property, own: dict[str, Value]) -> tuple[bool, Value]:
-    """Whether a property is on its default, and its value; None where it has none."""
-    if prop.access is Access.READ_ONLY:
-        return True, None if prop.default is None else prop.default(system, qube)
-    if prop.name in own:
-        return False, own[prop.name]
-    return True, None if prop.default is None else prop.default(system, qube)
+class Held(NamedTuple):
+    """What a property is: on its default or not, whether it has a value, be it none, and which."""
+
+    is_default: bool
+    exists: bool
+    value: Value
+
+
+def held(system: System, qube: Qube, prop: Property, own: Mapping[str, Value]) -> Held:
+    """A property as it is; own: what was set on its holder."""
+    if prop.access is not Access.READ_ONLY and prop.name in own:
+        return Held(False, True, own[prop.name])
+    if prop.default is None:
+        return Held(True, False, None)
+    return Held(True, True, prop.default(system, qube))
 
 
 def text_of(system: System, value: Value) -> str:
-    """A value as answers and events spell it; none is empty."""
+    """A value as answers spell it; none is empty."""
     if isinstance(value, UUID):
         referred = system.find(value)
         return "" if referred is None else referred.name
     return "" if value is None else str(value)
+
+
+def shown(system: System, value: Value) -> str:
+    """A value as events spell it, where none is None."""
+    return "None" if value is None else text_of(system, value)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from insula.daemon.model import addresses
-from insula.daemon.model.errors import PropertyValueError, ValueRefusedError
+from insula.daemon.model.errors import NotStartedError, PropertyValueError, ValueRefusedError
 from insula.daemon.model.qube import Qube, QubeClass, Value
 from insula.daemon.model.system import System
 
@@ -43,14 +43,17 @@ def clients(system: System, provider: Qube) -> list[Qube]:
 
 
 def check_netvm(system: System, qube: Qube, value: Value) -> None:
-    """Refuse a provider that would get its network through the qube itself."""
+    """Refuse a provider that gets its network through the qube, or could give it none now."""
     provider = system.find(value) if isinstance(value, UUID) else None
+    above = provider
     for _ in range(_LONGEST_CHAIN):
-        if provider is None:
-            return
-        if provider is qube:
+        if above is None:
+            break
+        if above is qube:
             raise ValueRefusedError(f"Loops in network are not allowed: {qube.name} is in its own")
-        provider = netvm(system, provider)
+        above = netvm(system, above)
+    if provider is not None and provider.halted and not qube.halted:
+        raise NotStartedError(provider.name)
 
 
 def check_default_netvm(system: System, _dom0: Qube, value: Value) -> None:
@@ -70,7 +73,9 @@ def check_provides_network(system: System, qube: Qube, value: Value) -> None:
         return
     if connected := clients(system, qube):
         names = ", ".join(one.name for one in connected)
-        raise ValueRefusedError(f"Qube {qube.name} provides network to {names}")
+        error = ValueRefusedError(f"Qube {qube.name} provides network to {names}")
+        error.hint = f"Give them another first: qvm-prefs {connected[0].name} netvm OTHER"
+        raise error
 
 
 def provides_network(qube: Qube) -> str | None:
@@ -98,10 +103,17 @@ def ip(system: System, qube: Qube) -> Value:
 
 
 def ip6(system: System, qube: Qube) -> Value:
-    if not any(one.features.get("ipv6") for one in (qube, *netvms_of(system, qube))):
+    if not _has_ipv6(system, qube):
         return None
     number, disposable = _number(qube)
     return addresses.ip6(number, disposable=disposable)
+
+
+def _has_ipv6(system: System, qube: Qube) -> bool:
+    for one in (qube, *netvms_of(system, qube)):
+        if "ipv6" in one.features:
+            return bool(one.features["ipv6"])
+    return False
 
 
 def own_ip(system: System, qube: Qube, version: int = 4) -> Value:
@@ -123,7 +135,8 @@ def gateway(system: System, qube: Qube) -> Value:
 
 
 def gateway6(system: System, qube: Qube) -> Value:
-    return visible_ip6(system, qube) if qube.properties.get("provides_network") else None
+    provides = qube.properties.get("provides_network") and _has_ipv6(system, qube)
+    return visible_ip6(system, qube) if provides else None
 
 
 def visible_gateway(system: System, qube: Qube) -> Value:

@@ -5,18 +5,41 @@ import re
 import string
 from collections.abc import Callable
 
-from insula.daemon.model.errors import PropertyValueError, QubeNotFoundError, ValueRefusedError
-from insula.daemon.model.properties.definition import Parse
+from insula.daemon.model.errors import (
+    PropertyValueError,
+    QubeNotFoundError,
+    RefusedSilentlyError,
+    ValueRefusedError,
+)
+from insula.daemon.model.properties.definition import Kind, Parse
 from insula.daemon.model.qube import Qube, Value, check_name
 from insula.daemon.model.system import System
 
 _TRUE = frozenset(("1", "yes", "true", "on"))
 _FALSE = frozenset(("0", "no", "false", "off"))
 _PRINTABLE = frozenset(string.printable)
-_LONGEST_INTEGER = 20  # characters
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", re.ASCII)
 _INTERFACE = 7  # characters of an interface code
 _INTERFACE_CODE = re.compile(r"[bump*][0-9a-f*]{6}", re.ASCII)
+
+
+def check_kind(system: System, qube: Qube, kind: Kind, text: str) -> None:
+    """Refuse what no property of a kind could be, before it matters which property it is.
+
+    Raises:
+        ReportableError: it is of another kind.
+    """
+    match kind:
+        case "bool":
+            boolean(system, qube, text)
+        case "int":
+            _number(text)
+        case "label":
+            system.label(text)
+        case "vm" if text:
+            check_name(text)
+        case "str" if not set(text) <= _PRINTABLE:
+            raise ValueRefusedError("The value holds characters that are not printable ASCII")
 
 
 def boolean(_system: System, _qube: Qube, text: str) -> bool:
@@ -25,19 +48,14 @@ def boolean(_system: System, _qube: Qube, text: str) -> bool:
         return True
     if word in _FALSE:
         return False
-    raise ValueRefusedError(f"Not a boolean: {text!r}")
+    raise ValueRefusedError(f"Not a boolean: {text!r}. It is True or False")
 
 
 def integer(lowest: int | None = None) -> Parse:
     """Whole numbers, from lowest on where that is given."""
 
     def parse(_system: System, _qube: Qube, text: str) -> int:
-        try:
-            number = int(text[:_LONGEST_INTEGER])
-        except ValueError:
-            raise ValueRefusedError(f"Not a number: {text!r}") from None
-        if len(text) > _LONGEST_INTEGER:
-            raise ValueRefusedError("A number of that many digits is not accepted")
+        number = _number(text)
         if lowest is not None and number < lowest:
             raise PropertyValueError(f"The value must be at least {lowest}, {number} is less")
         return number
@@ -52,8 +70,6 @@ def string_of(
     compiled = None if pattern is None else re.compile(pattern, re.ASCII)
 
     def parse(_system: System, _qube: Qube, text: str) -> str:
-        if not set(text) <= _PRINTABLE:
-            raise ValueRefusedError("The value holds characters that are not printable ASCII")
         if longest is not None and len(text) > longest:
             raise PropertyValueError(f"The value may have at most {longest} characters")
         found = also(text)
@@ -94,15 +110,22 @@ def address(version: int) -> Parse:
             raise ValueRefusedError(f"Not an IP address: {text!r}") from None
         if found.version != version:
             raise ValueRefusedError(f"Not an IPv{version} address: {text}")
-        return text
+        return str(found)
 
     return parse
 
 
 def mac(_system: System, _qube: Qube, text: str) -> str:
     if _MAC.fullmatch(text.lower()) is None:
-        raise ValueRefusedError(f"Not a MAC address: {text!r}")
+        raise RefusedSilentlyError(f"not a MAC address: {text!r}")
     return text.lower()
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueRefusedError(f"Not a number: {text[:80]!r}") from None
 
 
 def label(system: System, _qube: Qube, text: str) -> str:

@@ -1,10 +1,11 @@
 """The properties of qubes, by class (admin-api.md sections 6.1 to 6.3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from insula.daemon.model.errors import NotHaltedError, PropertyValueError, QubeInUseError
 from insula.daemon.model.properties import defaults, network, parsing
-from insula.daemon.model.properties.definition import Access, Property, holds
+from insula.daemon.model.properties.definition import Access, Held, Property, held
 from insula.daemon.model.qube import Qube, QubeClass, Value
 from insula.daemon.model.system import System
 
@@ -30,7 +31,9 @@ def _check_template(system: System, qube: Qube, _value: Value) -> None:
 
 def _check_template_for_dispvms(system: System, qube: Qube, value: Value) -> None:
     if not value and (made := [one.name for one in system.made_from(qube)]):
-        raise QubeInUseError(f"There are disposables of {qube.name}: {', '.join(made)}")
+        error = QubeInUseError(f"There are disposables of {qube.name}: {', '.join(made)}")
+        error.hint = f"Remove them first: qvm-remove {' '.join(made)}"
+        raise error
 
 
 def _check_start_mode(_system: System, _qube: Qube, value: Value) -> None:
@@ -67,36 +70,32 @@ def _reference(name: str, default: Callable[[System, Qube], Value] | None, text:
 
 
 _NUMBER = parsing.integer(1)
-_IDENTITY = (
-    Property(
-        name="name",
-        kind="str",
-        help="The qube's name. It cannot be changed.",
-        access=Access.WRITE_ONCE,
-        default=_own("name"),
-        parse=parsing.nothing,
-    ),
-    Property(
-        name="qid",
-        kind="int",
-        help="A number that is the qube's alone.",
-        access=Access.WRITE_ONCE,
-        default=_own("qid"),
-        parse=parsing.nothing,
-    ),
-    Property(
-        name="uuid",
-        kind="str",
-        help="The qube's identity, which no other qube ever has.",
-        access=Access.WRITE_ONCE,
-        default=lambda _system, qube: str(qube.uuid),
-        parse=parsing.nothing,
-    ),
+_NAME = Property(
+    name="name",
+    kind="str",
+    help="The qube's name. It cannot be changed.",
+    access=Access.WRITE_ONCE,
+    parse=parsing.nothing,
+)
+_QID = Property(
+    name="qid",
+    kind="int",
+    help="A number that is the qube's alone.",
+    access=Access.WRITE_ONCE,
+    parse=parsing.nothing,
+)
+_UUID = Property(
+    name="uuid",
+    kind="str",
+    help="The qube's identity, which no other qube ever has.",
+    access=Access.WRITE_ONCE,
+    parse=parsing.nothing,
+)
+_EVERY = (
     Property(
         name="label",
         kind="label",
         help="How far the qube is trusted, as a colour.",
-        default=_own("label"),
         parse=parsing.label,
         resettable=False,
     ),
@@ -137,9 +136,21 @@ _KEYBOARD = Property(
     default=defaults.keyboard_layout,
     parse=parsing.string_of(_LAYOUT),
 )
-_ADMIN = (*_IDENTITY, _BACKUP, _DISPVM, _DENIED, _UPDATEABLE, _KEYBOARD)
+_SHARED = (*_EVERY, _BACKUP, _DISPVM, _DENIED, _UPDATEABLE, _KEYBOARD)
+_ADMIN = (
+    *_SHARED,
+    *(
+        replace(prop, access=Access.READ_ONLY, default=default)
+        for prop, default in (
+            (_NAME, _own("name")),
+            (_QID, _own("qid")),
+            (_UUID, lambda _system, qube: str(qube.uuid)),
+        )
+    ),
+)
 _COMMON = (
-    *_ADMIN,
+    *(_NAME, _QID, _UUID),
+    *_SHARED,
     _reference(
         "audiovm", defaults.dom0_unless("default_audiovm"), "The qube that plays its sound."
     ),
@@ -227,7 +238,7 @@ _COMMON = (
         name="virt_mode",
         kind="str",
         help="How the qube is virtualised: hvm, pv or pvh.",
-        default=defaults.from_template("virt_mode", defaults.constant("pvh")),
+        default=defaults.VIRT_MODE,
         parse=parsing.string_of(r"hvm|pv|pvh", also=str.lower),
     ),
     Property(
@@ -357,7 +368,6 @@ _OF_CLASS: dict[QubeClass, tuple[Property, ...]] = {
             kind="int",
             help="A random number that is the disposable's alone.",
             access=Access.WRITE_ONCE,
-            default=lambda _system, qube: qube.properties.get("dispid"),
             parse=parsing.nothing,
         ),
         _flag("auto_cleanup", defaults.constant(False), "Whether the qube vanishes when it ends."),
@@ -375,11 +385,23 @@ BY_CLASS: dict[QubeClass, dict[str, Property]] = {
     klass: {prop.name: prop for prop in sorted(properties, key=lambda one: (one.stage, one.name))}
     for klass, properties in _OF_CLASS.items()
 }
+_ATTRIBUTES = frozenset(("name", "qid", "uuid", "label"))
 # Properties that a qube takes from its template where it has none of its own.
 INHERITED = (
     *("default_user", "kernel", "kernelopts", "vcpus", "memory", "maxmem", "qrexec_timeout"),
     *("shutdown_timeout", "management_dispvm"),
 )
+
+
+def property_of(system: System, qube: Qube, name: str) -> Held:
+    """A property as it is.
+
+    Raises:
+        KeyError: qubes of this class have no such property.
+    """
+    prop = BY_CLASS[qube.klass][name]
+    own = stored(qube) if name in _ATTRIBUTES else qube.properties
+    return held(system, qube, prop, own)
 
 
 def value_of(system: System, qube: Qube, name: str) -> Value:
@@ -388,10 +410,10 @@ def value_of(system: System, qube: Qube, name: str) -> Value:
     Raises:
         KeyError: qubes of this class have no such property.
     """
-    return holds(system, qube, BY_CLASS[qube.klass][name], stored(qube))[1]
+    return property_of(system, qube, name).value
 
 
-def stored(qube: Qube) -> dict[str, Value]:
+def stored(qube: Qube) -> Mapping[str, Value]:
     """What was set on a qube, those that are attributes of it among them."""
     identity: dict[str, Value] = {
         "name": qube.name,

@@ -2,7 +2,7 @@
 
 from insula.daemon.model.errors import PropertyValueError
 from insula.daemon.model.properties import defaults, network, parsing
-from insula.daemon.model.properties.definition import Property
+from insula.daemon.model.properties.definition import Compute, Property
 from insula.daemon.model.qube import Qube, QubeClass, Value
 from insula.daemon.model.system import System
 
@@ -25,12 +25,12 @@ def _reference(name: str, text: str, *, dom0: bool = False) -> Property:
     return Property(name=name, kind="vm", help=text, default=default, parse=parse)
 
 
-def _pool(name: str, text: str) -> Property:
+def _pool(name: str, text: str, default: Compute) -> Property:
     return Property(
         name=name,
         kind="str",
         help=text,
-        default=defaults.system_value("default_pool", POOL),
+        default=default,
         parse=parsing.string_of(),
         check=_check_pool,
     )
@@ -46,6 +46,7 @@ def _seconds(name: str, default: int, text: str) -> Property:
     )
 
 
+_DEFAULT_POOL = defaults.system_value("default_pool", POOL)
 _ALL = (
     Property(
         name="check_updates_vm",
@@ -73,11 +74,11 @@ _ALL = (
         parse=parsing.qube_named(none=True, accepts=network.provides_network),
         check=network.check_default_netvm,
     ),
-    _pool("default_pool", "The pool of new volumes."),
-    _pool("default_pool_root", "The pool of new root volumes."),
-    _pool("default_pool_private", "The pool of new private volumes."),
-    _pool("default_pool_volatile", "The pool of new volatile volumes."),
-    _pool("default_pool_kernel", "The pool of kernels."),
+    _pool("default_pool", "The pool of new volumes.", defaults.constant(POOL)),
+    _pool("default_pool_root", "The pool of new root volumes.", _DEFAULT_POOL),
+    _pool("default_pool_private", "The pool of new private volumes.", _DEFAULT_POOL),
+    _pool("default_pool_volatile", "The pool of new volatile volumes.", _DEFAULT_POOL),
+    _pool("default_pool_kernel", "The pool of kernels.", _DEFAULT_POOL),
     _seconds("default_qrexec_timeout", 60, "Seconds a qube's agent has to become ready."),
     _seconds("default_shutdown_timeout", 60, "Seconds a qube has to shut down."),
     _seconds("stats_interval", 3, "Seconds between two rounds of statistics."),

@@ -1,0 +1,56 @@
+"""What keeps a qube from starting or from ending (admin-api.md sections 8.2 and 8.3)."""
+
+from insula.daemon.model.errors import QubeInUseError, QubeStateError
+from insula.daemon.model.properties.network import netvm
+from insula.daemon.model.properties.qubes import value_of
+from insula.daemon.model.qube import Qube, QubeClass
+from insula.daemon.model.system import System
+
+_RESTORED = "backup-restore-in-progress"
+
+
+def check_start(qube: Qube) -> None:
+    """Refuse to start a qube that is not whole yet.
+
+    Raises:
+        QubeStateError: it is being restored.
+    """
+    if _RESTORED in qube.tags:
+        error = QubeStateError(f"Qube {qube.name} is being restored from a backup")
+        error.hint = f"If no restore is going on: qvm-tags {qube.name} del {_RESTORED}"
+        raise error
+
+
+def check_shutdown(system: System, qube: Qube) -> None:
+    """Refuse to end a qube that running ones need.
+
+    Raises:
+        QubeStateError: they do.
+    """
+    others = [
+        other
+        for other in system.qubes.values()
+        if other is not qube and other.klass is not QubeClass.ADMIN and not other.halted
+    ]
+    for what, error, users in (
+        (
+            "provides network to",
+            QubeInUseError,
+            [other for other in others if netvm(system, other) is qube],
+        ),
+        (
+            "shows the windows of",
+            QubeStateError,
+            [other for other in others if value_of(system, other, "guivm") == qube.uuid],
+        ),
+        (
+            "plays the sound of",
+            QubeInUseError,
+            [other for other in others if value_of(system, other, "audiovm") == qube.uuid],
+        ),
+    ):
+        if users:
+            names = ", ".join(other.name for other in users)
+            refusal = error(f"Qube {qube.name} {what} {names}")
+            refusal.hint = f"Shut those down first, or: qvm-shutdown --force {qube.name}"
+            raise refusal

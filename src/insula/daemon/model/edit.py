@@ -1,0 +1,120 @@
+"""A change of a system in the making: what it touches, and the events that will tell of it."""
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from insula.daemon.model.qube import Qube, Value
+from insula.daemon.model.system import System
+from insula.daemon.model.volume import Volume
+from insula.protocol.admin import Event
+
+
+def event(qube: Qube | None, name: str, /, **fields: object) -> Event:
+    """An event about a qube, or about the system."""
+    subject = "" if qube is None else qube.name
+    return Event(subject, name, {key: str(value) for key, value in fields.items()})
+
+
+@dataclass(slots=True)
+class Edit:
+    """All that changes together: whoever makes it keeps it as a whole, or calls undo.
+
+    events: what is to be told, once it is kept, in that order.
+    """
+
+    system: System
+    events: list[Event] = field(default_factory=list)
+    _touched: dict[UUID, tuple[Qube, "_Before"]] = field(default_factory=dict)
+    _added: list[Qube] = field(default_factory=list)
+    _removed: list[Qube] = field(default_factory=list)
+    _settings: dict[str, Value] | None = None
+
+    def tell(self, qube: Qube | None, name: str, /, **fields: object) -> None:
+        """Have an event told."""
+        self.events.append(event(qube, name, **fields))
+
+    def touch(self, qube: Qube) -> Qube:
+        """A qube that is about to be changed."""
+        if qube.uuid not in self._touched:
+            self._touched[qube.uuid] = qube, _Before.of(qube)
+        return qube
+
+    def touch_settings(self) -> dict[str, Value]:
+        """The system's properties, which are about to be changed."""
+        if self._settings is None:
+            self._settings = dict(self.system.properties)
+        return self.system.properties
+
+    def add(self, qube: Qube) -> None:
+        """Let there be another qube."""
+        self.system.add(qube)
+        self._added.append(qube)
+
+    def remove(self, qube: Qube) -> None:
+        """Let there be one qube less."""
+        self.system.remove(qube)
+        self._removed.append(qube)
+
+    @property
+    def removed(self) -> tuple[Qube, ...]:
+        """Qubes that are no more."""
+        return tuple(self._removed)
+
+    @property
+    def changed(self) -> tuple[Qube, ...]:
+        """Qubes that are new or may be other than they were."""
+        found = {qube.uuid: qube for qube, _ in self._touched.values()}
+        found.update((qube.uuid, qube) for qube in self._added)
+        gone = {qube.uuid for qube in self._removed}
+        return tuple(qube for uuid, qube in found.items() if uuid not in gone)
+
+    @property
+    def settings(self) -> dict[str, Value]:
+        """Properties of the system that were given a value."""
+        if self._settings is None:
+            return {}
+        before = self._settings
+        return {
+            name: value
+            for name, value in self.system.properties.items()
+            if name not in before or before[name] != value
+        }
+
+    @property
+    def settings_dropped(self) -> tuple[str, ...]:
+        """Properties of the system that are on their default again."""
+        return tuple(name for name in self._settings or () if name not in self.system.properties)
+
+    def undo(self) -> None:
+        """Put everything back as it was."""
+        for qube in self._added:
+            self.system.remove(qube)
+        for qube in self._removed:
+            self.system.add(qube)
+        for qube, before in self._touched.values():
+            before.restore(qube)
+        if self._settings is not None:
+            self.system.properties = self._settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    label: str
+    properties: dict[str, Value]
+    features: dict[str, str]
+    tags: set[str]
+    volumes: dict[str, Volume]
+
+    @classmethod
+    def of(cls, qube: Qube) -> "_Before":
+        return cls(
+            qube.label,
+            dict(qube.properties),
+            dict(qube.features),
+            set(qube.tags),
+            dict(qube.volumes),
+        )
+
+    def restore(self, qube: Qube) -> None:
+        qube.label, qube.properties, qube.features = self.label, self.properties, self.features
+        qube.tags, qube.volumes = self.tags, self.volumes
