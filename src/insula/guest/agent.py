@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from insula.guest import identity, seed
@@ -37,6 +38,15 @@ class Ports(Protocol):
     def done(self, port: Port) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A call, on the data port of that index."""
+
+    index: int
+    port: Port
+    call: Call
+
+
 class Agent:
     """One qube's agent. system: whether it may set up the qube it runs in, or is a mere process."""
 
@@ -52,11 +62,10 @@ class Agent:
         self._received = bytearray()
         self._in_session = False
         self._attached: dict[tuple[int, int], Attach] = {}
-        self._calls: dict[tuple[int, int], tuple[int, Port]] = {}
+        self._calls: dict[tuple[int, int], _Running] = {}
         self._search = os.environ.get("QREXEC_SERVICE_PATH", SEARCH)
         self._control = ports.open(CONTROL_PORT)
         self._control.on_data = self._take
-        self._control.on_closed = self._closed
         self._operations: dict[int, Callable[[bytes], None]] = {
             ControlType.SEED: self._take_seed,
             ControlType.IDENTITY: self._take_identity,
@@ -69,12 +78,6 @@ class Agent:
             MessageType.HELLO: lambda _body: None,
         }
 
-    def _closed(self) -> None:
-        self._in_session = False
-        self._scanner.reset()
-        self._received.clear()
-        self._control.forget_queued()
-
     def _take(self, data: bytes) -> None:
         for item in self._scanner.feed(data):
             if isinstance(item, tuple):
@@ -86,14 +89,16 @@ class Agent:
                 self._serve(raw)
         except ProtocolError as error:
             print(f"control port: {error}", flush=True)
-            self._closed()
+            self._in_session = False
+            self._received.clear()
 
     def _begin(self, nonce: bytes) -> None:
+        """Nothing but a marker begins or ends a session: the port's closing may be told late."""
         self._received.clear()
         self._control.forget_queued()
         self._in_session = True
         sessions = tuple(
-            Session(domain, port, index) for (domain, port), (index, _) in self._calls.items()
+            Session(domain, port, running.index) for (domain, port), running in self._calls.items()
         )
         self._send(
             CONTROL_PREFIX
@@ -153,6 +158,9 @@ class Agent:
 
     def _take_attach(self, body: bytes) -> None:
         attach = Attach.decode(body)
+        for running in tuple(self._calls.values()):
+            if running.index == attach.index:
+                running.call.abandon()  # The daemon has given that call up.
         self._attached[attach.domain, attach.port] = attach
 
     def _park(self) -> None:
@@ -180,9 +188,14 @@ class Agent:
         attach = self._attached.pop(key, None)
         if attach is None:
             raise ProtocolError("a command without its data port")
-        port = self._ports.open(DATA_PORT.format(attach.index))
-        self._calls[key] = (attach.index, port)
+        try:
+            port = self._ports.open(DATA_PORT.format(attach.index))
+        except OSError as error:
+            print(f"data port {attach.index}: {error}", flush=True)
+            self._send(frame(MessageType.CONNECTION_TERMINATED, ExecParameters(*key).encode()))
+            return
         call = Call(self._loop, port, attach.nonce, lambda: self._over(key), quiet=quiet)
+        self._calls[key] = _Running(attach.index, port, call)
         try:
             command = parse_command(parameters.text or "")
             default_user = self._qubesdb.get("/default-user", "user")
@@ -196,5 +209,5 @@ class Agent:
     def _over(self, key: tuple[int, int]) -> None:
         found = self._calls.pop(key, None)
         if found is not None:
-            self._ports.done(found[1])
+            self._ports.done(found.port)
             self._send(frame(MessageType.CONNECTION_TERMINATED, ExecParameters(*key).encode()))

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+from insula.guest.folders import names_in
 from insula.guest.mounts import bind
 
 _DIRECTORIES = (
@@ -58,9 +59,9 @@ def apply(report: list[str]) -> None:
     """Bind everything that is configured; what cannot be is reported and left out."""
     binds: list[str] = []
     for directory in _DIRECTORIES:
-        for file in sorted(Path(directory).glob("*.conf")):
+        for file in names_in(directory, ".conf"):
             try:
-                binds = parse_binds(file.read_text(), binds)
+                binds = parse_binds(Path(file).read_text(), binds)
             except (OSError, ValueError, BindDirsError) as error:
                 report.append(f"{file}: {error}")
     for path in binds:

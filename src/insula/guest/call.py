@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import IO
 
+from insula.guest.accounts import ACCOUNTS
 from insula.guest.loop import HANGUP, READ, WRITE, Loop
 from insula.guest.ports import Port
 from insula.guest.programs import Program
@@ -46,6 +47,7 @@ class Call:
         self._outputs: dict[int, MessageType] = {}
         self._status: int | None = None
         self._finished = False
+        self._lost_already = False
         port.on_data = self._take
         port.on_closed = self._lost
         port.on_drained = self._drained
@@ -70,7 +72,7 @@ class Call:
             start_new_session=True,
             user=user.pw_uid if user else None,
             group=user.pw_gid if user else None,
-            extra_groups=os.getgrouplist(user.pw_name, user.pw_gid) if user else None,
+            extra_groups=ACCOUNTS.groups(user) if user else None,
         )
         process.returncode = 0  # The loop reaps it, by its pidfd.
         if process.stdin and process.stdout and process.stderr:
@@ -100,6 +102,10 @@ class Call:
             self._port.write(frame(MessageType.DATA_STDOUT) + frame(MessageType.DATA_STDERR))
         self._status = code
         self._finish_if_done()
+
+    def abandon(self) -> None:
+        """End the connection from this side; the program sees its streams end."""
+        self._lost()
 
     def _take(self, data: bytes) -> None:
         try:
@@ -209,6 +215,9 @@ class Call:
 
     def _lost(self) -> None:
         """The other side is gone: after the exit code that is how a call ends."""
+        if self._lost_already:
+            return
+        self._lost_already = True
         self._close_input()
         for descriptor in tuple(self._outputs):
             self._loop.drop(descriptor)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from insula.guest import bind_dirs, private
+from insula.guest.folders import names_in
 from insula.guest.parking import MACHINE_ID, Parked
 from insula.guest.scripts import Scripts
 
@@ -158,8 +159,7 @@ def _protected() -> set[str]:
     """Files that are to be left alone."""
     found: set[str] = set()
     for directory in ("/etc/qubes/protected-files.d", "/rw/config/protected-files.d"):
-        with suppress(FileNotFoundError):
-            for entry in os.scandir(directory):
-                with suppress(OSError, ValueError):
-                    found.update(Path(entry.path).read_text().splitlines())
+        for file in names_in(directory):
+            with suppress(OSError, ValueError):
+                found.update(Path(file).read_text().splitlines())
     return found

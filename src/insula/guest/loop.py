@@ -1,7 +1,10 @@
 """The agent's event loop: one thread, which nothing wakes for nothing."""
 
+import heapq
+import itertools
 import os
 import select
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -18,6 +21,8 @@ class Loop:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[int], None]] = {}
         self._soon: list[Callable[[], None]] = []
+        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = itertools.count()
         self.running = True
 
     def add(self, descriptor: int, events: int, callback: Callable[[int], None]) -> None:
@@ -39,6 +44,11 @@ class Loop:
         """Call back once the present events are dealt with."""
         self._soon.append(callback)
 
+    def after(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call back when seconds have passed."""
+        entry = (time.monotonic() + seconds, next(self._count), callback)
+        heapq.heappush(self._later, entry)
+
     def on_exit(self, pid: int, callback: Callable[[int], None]) -> None:
         """Call back with the wait status of a child."""
         pidfd = os.pidfd_open(pid)
@@ -54,10 +64,20 @@ class Loop:
     def run(self) -> None:
         """Serve until running is made false."""
         while self.running:
-            for descriptor, events in self._epoll.poll(0 if self._soon else -1):
+            for descriptor, events in self._epoll.poll(self._patience()):
                 callback = self._callbacks.get(descriptor)
                 if callback is not None:
                     callback(events)
             soon, self._soon = self._soon, []
+            while self._later and self._later[0][0] <= time.monotonic():
+                soon.append(heapq.heappop(self._later)[2])
             for waiting in soon:
                 waiting()
+
+    def _patience(self) -> float | None:
+        """Seconds until something has to be done though no event came."""
+        if self._soon:
+            return 0
+        if not self._later:
+            return None
+        return max(0.0, self._later[0][0] - time.monotonic())

@@ -1,7 +1,9 @@
 """Ports to the host: virtio-serial in a qube, Unix sockets where the agent runs as a process.
 
 A port's other side comes and goes. Reads are edge triggered until they would block; a port whose
-other side is closed reads as ended, and costs nothing until it is opened again.
+other side is closed reads as ended, and costs nothing until it is opened again. The kernel may
+learn that the other side was opened only after it got that side's first bytes: a port that was not
+seen open yet and reads as ended may not be, and gets a while.
 """
 
 import os
@@ -16,6 +18,7 @@ from insula.guest.loop import EDGE, HANGUP, READ, WRITE, Loop
 VIRTIO_WRITE = 32_768  # bytes; a port takes no more at once
 MAX_QUEUED = 262_144  # bytes after which a writer should wait
 _READ_SIZE = 65_536
+_OPENING = 2.0  # seconds the kernel has to learn that the other side is open
 
 
 class Port:
@@ -27,6 +30,8 @@ class Port:
         self._queue: deque[memoryview] = deque()
         self._queued = 0
         self._reading = True
+        self._seen_open = False
+        self._doubted = False
         self.on_data: Callable[[bytes], None] = lambda _data: None
         self.on_closed: Callable[[], None] = lambda: None
         self.on_drained: Callable[[], None] = lambda: None
@@ -34,6 +39,7 @@ class Port:
     def use(self, descriptor: int) -> None:
         """Serve a non-blocking descriptor."""
         self._descriptor = descriptor
+        self._seen_open = False
         self._loop.add(descriptor, READ | WRITE | HANGUP | EDGE, self._ready)
         self._loop.soon(self._read)
 
@@ -79,6 +85,8 @@ class Port:
         self.forget_queued()
 
     def _ready(self, events: int) -> None:
+        if not events & HANGUP:
+            self._seen_open = True
         if events & WRITE:
             self._flush()
         if events & (READ | HANGUP):
@@ -89,13 +97,30 @@ class Port:
             try:
                 data = os.read(self._descriptor, _READ_SIZE)
             except BlockingIOError:
+                self._seen_open = True
                 return
             except OSError:
                 data = b""
             if not data:
-                self._ended()
+                self._maybe_ended()
                 return
             self.on_data(data)
+
+    def _maybe_ended(self) -> None:
+        if self._seen_open:
+            self._seen_open = False
+            self._ended()
+        elif not self._doubted:
+            self._doubted = True
+            descriptor = self._descriptor
+            self._loop.after(_OPENING, lambda: self._settle_doubt(descriptor))
+
+    def _settle_doubt(self, descriptor: int) -> None:
+        """The kernel knows by now whether the other side is open: read as if it had been."""
+        self._doubted = False
+        if descriptor == self._descriptor >= 0:
+            self._seen_open = True
+            self._read()
 
     def _ended(self) -> None:
         self.on_closed()
@@ -110,7 +135,7 @@ class Port:
                 break
             except OSError:
                 self.forget_queued()
-                self.on_closed()
+                self._maybe_ended()
                 return
             self._queued -= sent
             if sent == len(head):

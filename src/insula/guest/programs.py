@@ -5,6 +5,7 @@ import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
+from insula.guest.accounts import ACCOUNTS
 from insula.guest.services import AGENT_VOLUME, BrokenServiceError, find_service
 from insula.protocol.command import Command, ServiceCall, decode_vmexec
 from insula.protocol.errors import ProtocolError
@@ -86,7 +87,7 @@ def _exec_directly(
 
 def _user(name: str) -> pwd.struct_passwd:
     try:
-        user = pwd.getpwnam(name)
+        user = ACCOUNTS.user(name)
     except (KeyError, ValueError):
         raise NotStartedError(EXIT_QREXEC_FAILED, f"no user {name!r}") from None
     if os.geteuid() != 0 and user.pw_uid != os.geteuid():

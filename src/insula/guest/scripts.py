@@ -1,12 +1,14 @@
 """Programs that a qube's owner wants run while it starts (in-qube.md 2.2)."""
 
 import os
+import stat
 import subprocess
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
+
+from insula.guest.folders import names_in
 
 _TIMEOUT = 300  # seconds
+_SHORT = 1024  # bytes; a longer script is run without a look
 
 
 class Scripts:
@@ -18,11 +20,8 @@ class Scripts:
 
     def all_of(self, directory: str, file: str) -> None:
         """Run DIRECTORY/*.rc and then FILE, those that are executable."""
-        names: list[str] = []
-        with suppress(FileNotFoundError):
-            names = sorted(entry.path for entry in os.scandir(directory))
-        for path in (*(name for name in names if name.endswith(".rc")), file):
-            if os.access(path, os.X_OK) and os.path.isfile(path) and not _is_comment(path):  # noqa: PTH113
+        for path in (*names_in(directory, ".rc"), file):
+            if _has_something_to_do(path):
                 self._run(path)
 
     def _run(self, path: str) -> None:
@@ -33,9 +32,18 @@ class Scripts:
             self._report.append(f"{path}: {error}")
 
 
-def _is_comment(path: str) -> bool:
-    """Whether a script does nothing, as the one that every private volume begins with."""
-    with suppress(OSError, UnicodeDecodeError):
-        lines = Path(path).read_text().splitlines()
-        return all(not line.strip() or line.lstrip().startswith("#") for line in lines)
-    return False
+def _has_something_to_do(path: str) -> bool:
+    """Whether a file is executable and not all comment, as a private volume's first ones are."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
+            return False
+        text = os.read(descriptor, _SHORT)
+    finally:
+        os.close(descriptor)
+    comment = all(not line or line.startswith(b"#") for line in text.split(b"\n"))
+    return not comment or len(text) == _SHORT

@@ -60,10 +60,6 @@ class PrefixScanner:
         self._prefix = prefix
         self._pending = bytearray()
 
-    def reset(self) -> None:
-        """Forget a half-received prefix, after the port was closed and opened."""
-        self._pending.clear()
-
     def feed(self, received: bytes) -> list[bytes | tuple[bytes]]:
         """Split received into data and session starts.
 

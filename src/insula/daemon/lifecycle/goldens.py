@@ -11,9 +11,10 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from insula.daemon.engine.interface import (
     Engine,
@@ -32,6 +33,8 @@ from insula.daemon.storage.volumes import Storage, close
 BOOT_TIMEOUT = 300.0  # seconds until the agent of a booting machine answers
 PARK_TIMEOUT = 120.0
 _ROOT, _PRIVATE = "root.qcow2", "private.qcow2"
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +144,7 @@ class Goldens:
     async def _build(self, key: str, basis: Basis) -> Golden:
         started = time.monotonic()
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        scratch = self._directory / f".{key}.{os.getpid()}"
+        scratch = self._scratch(key)
         await asyncio.to_thread(shutil.rmtree, scratch, True)
         scratch.mkdir(mode=0o700)
         name = f"golden-{key[:12]}"
@@ -160,9 +163,12 @@ class Goldens:
     async def _boot_and_save(self, name: str, run: Path, scratch: Path, basis: Basis) -> None:
         machine = await self._launch(name, run, scratch, basis)
         try:
-            link = await connect_agent(name, run / "control.sock", BOOT_TIMEOUT, machine.on_gone)
-            await link.park(PARK_TIMEOUT)
-            await link.close()
+            link = AgentLink(name, run / "control.sock")
+            try:
+                await unless_gone(machine, link.connect(BOOT_TIMEOUT))
+                await link.park(PARK_TIMEOUT)
+            finally:
+                await link.close()
             await machine.save(scratch)
         except BaseException:
             await machine.kill()
@@ -199,44 +205,43 @@ class Goldens:
             close(disks)
 
     async def sweep(self, keep: set[str]) -> None:
-        """Remove unfinished snapshots and those whose key is not to be kept."""
+        """Remove snapshots whose key is not to be kept, and what a former daemon left unfinished.
+
+        What lives on is untouched: its layers are open, its memory is mapped.
+        """
         if not self._directory.is_dir():
             return
+        making = {self._scratch(key).name for key in self._building}
         for entry in tuple(self._directory.iterdir()):
-            if entry.name.startswith(".") or entry.name not in keep:
-                await asyncio.to_thread(shutil.rmtree, entry, True)
+            if entry.name in making or entry.name in keep:
+                continue
+            await self._engine.drop_images(entry)
+            await asyncio.to_thread(shutil.rmtree, entry, True)
+
+    def _scratch(self, key: str) -> Path:
+        """Where a snapshot is made."""
+        return self._directory / f".{key}.new"
 
 
-async def connect_agent(
-    name: str,
-    path: Path,
-    deadline: float,
-    on_gone: Callable[[Callable[[], None]], None] | None = None,
-) -> AgentLink:
-    """Wait for the agent of a machine that may still be booting.
+async def unless_gone(machine: Machine, work: Coroutine[Any, Any, T]) -> T:
+    """The result of work that needs a machine.
 
     Raises:
         EngineError: the machine ended first.
-        AgentError: no agent answered in deadline seconds.
     """
     gone = asyncio.Event()
-    if on_gone is not None:
-        on_gone(gone.set)
-    link = AgentLink(name, path)
-    connecting = asyncio.create_task(link.connect(deadline))
+    machine.on_gone(gone.set)
+    working = asyncio.create_task(work)
     ending = asyncio.create_task(gone.wait())
     try:
-        await asyncio.wait((connecting, ending), return_when=asyncio.FIRST_COMPLETED)
-        if not connecting.done():
-            raise EngineError(f"{name}: the machine ended before its agent answered")
-        await connecting
-    except BaseException:
-        connecting.cancel()
-        await link.close()
-        raise
+        await asyncio.wait((working, ending), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise EngineError(f"{machine.name}: the machine ended before its agent answered")
+        return await working
     finally:
-        ending.cancel()
-    return link
+        for task in (working, ending):
+            task.cancel()
+        await asyncio.gather(working, ending, return_exceptions=True)
 
 
 def _settle(scratch: Path, place: Path) -> None:

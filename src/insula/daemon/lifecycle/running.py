@@ -20,9 +20,9 @@ from insula.daemon.engine.interface import (
     RunState,
     Shape,
 )
-from insula.daemon.lifecycle.goldens import BOOT_TIMEOUT, Golden, connect_agent
+from insula.daemon.lifecycle.goldens import BOOT_TIMEOUT, Golden, unless_gone
 from insula.daemon.model.machine import Disk
-from insula.daemon.rpc.agent_link import AgentLink
+from insula.daemon.rpc.agent_link import AgentLink, introduction
 from insula.daemon.rpc.calls import Calls
 from insula.daemon.rpc.ports import PortPool
 from insula.daemon.storage.plan import Plan
@@ -91,6 +91,20 @@ class RunningQube:
         await self.machine.close()
 
 
+class Phases:
+    """How long each phase of a start took, by its name."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self.milliseconds: dict[str, int] = {}
+
+    def over(self, phase: str) -> None:
+        """A phase ends and the next one begins."""
+        now = time.monotonic()
+        self.milliseconds[f"{phase}_ms"] = round((now - self._since) * 1000)
+        self._since = now
+
+
 def machine_name(uuid: UUID) -> str:
     """What a qube's machine process is called, by the keeper and by QEMU."""
     return f"qube-{uuid}"
@@ -117,22 +131,40 @@ async def bring_up(
     """
     place = run_directory(run, order.uuid)
     async with AsyncExitStack() as undo:
+        phases = Phases()
         machine = await _launch(order, engine, storage, place)
         undo.push_async_callback(machine.kill)
         on_launched()
-        if order.golden is not None:
-            await machine.resume()
-        deadline = CLONE_TIMEOUT if order.golden is not None else BOOT_TIMEOUT
-        link = await connect_agent(order.name, place / "control.sock", deadline, machine.on_gone)
+        phases.over("launch")
+        link = AgentLink(order.name, place / "control.sock")
         undo.push_async_callback(link.close)
         calls = Calls(order.name, machine, link, PortPool(FIRST_DATA_PORT, LAST_DATA_PORT))
-        await link.identify(order.qubesdb, max(order.timeout, deadline))
+        await unless_gone(machine, _wake(order, machine, link, phases))
         if order.memory > order.shape.memory:
             await machine.grow(order.memory - order.shape.memory)
+            phases.over("grow")
         undo.pop_all()
+    log.info("machine brought up", extra={"qube": order.name, **phases.milliseconds})
     return RunningQube(
         uuid=order.uuid, name=order.name, xid=xid, machine=machine, link=link, calls=calls
     )
+
+
+async def _wake(order: Order, machine: Machine, link: AgentLink, phases: Phases) -> None:
+    """Have a machine's agent make it a qube."""
+    if order.golden is None:
+        await link.connect(BOOT_TIMEOUT)
+        phases.over("boot")
+        await link.identify(order.qubesdb, max(order.timeout, BOOT_TIMEOUT))
+    else:
+        opening = introduction(order.qubesdb)
+        await machine.resume()
+        hello = await link.connect(CLONE_TIMEOUT, opening)
+        phases.over("hello")
+        if hello.state is not AgentState.PARKED:
+            raise EngineError(f"{order.name} does not come from a parked machine")
+        await link.become_ready(max(order.timeout, CLONE_TIMEOUT))
+    phases.over("ready")
 
 
 async def _launch(order: Order, engine: Engine, storage: Storage, place: Path) -> Machine:

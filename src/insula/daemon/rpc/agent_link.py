@@ -50,15 +50,17 @@ class AgentLink:
         self.on_qrexec: Callable[[MessageType, bytes], None] = lambda _type, _body: None
         self.on_closed: Callable[[], None] = lambda: None
 
-    async def connect(self, deadline: float) -> AgentHello:
+    async def connect(self, deadline: float, opening: bytes = b"") -> AgentHello:
         """Open a session and return what the agent says of itself.
+
+        opening: whole frames for the agent that need not wait for its answer.
 
         Raises:
             AgentError: no agent answered within deadline seconds.
         """
         try:
             async with asyncio.timeout(deadline):
-                await self._open()
+                await self._open(opening)
                 return await asyncio.shield(self._hello)
         except TimeoutError:
             await self.close()
@@ -69,7 +71,7 @@ class AgentLink:
             await self.close()
             raise
 
-    async def _open(self) -> None:
+    async def _open(self, opening: bytes) -> None:
         folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._reader, self._writer = await asyncio.open_unix_connection(
@@ -80,7 +82,7 @@ class AgentLink:
         finally:
             os.close(folder)
         nonce = secrets.token_bytes(NONCE_SIZE)
-        self._writer.write(CONTROL_PREFIX + nonce)
+        self._writer.write(CONTROL_PREFIX + nonce + opening)
         self._task = asyncio.create_task(self._follow(MarkerFinder(CONTROL_PREFIX + nonce)))
 
     async def _follow(self, finder: MarkerFinder) -> None:
@@ -147,19 +149,27 @@ class AgentLink:
             raise AgentError(f"{self._qube}: its agent does not read")
         self._writer.write(encoded)
 
-    async def identify(self, qubesdb: dict[str, str], deadline: float) -> Seeded:
+    async def identify(self, qubesdb: dict[str, str], deadline: float) -> None:
         """Seed, set the clock and tell the qube who it is; returns when it is ready.
 
         Raises:
             AgentError: the agent failed, with its reason, or did not finish in time.
         """
-        seed = control.Seed(time.time_ns(), os.urandom(control.SEED_SIZE))
-        self.send(seed.encode() + control.Identity(qubesdb).encode())
+        self.send(introduction(qubesdb))
+        await self.become_ready(deadline)
+
+    async def become_ready(self, deadline: float) -> None:
+        """Wait for a qube that was told who it is.
+
+        Raises:
+            AgentError: as for identify.
+        """
         seeded = await self._within(self._seeded, deadline, "take its seed")
+        if seeded.others:
+            raise AgentError(f"{self._qube}: {seeded.others} processes could run before its seed")
         status = await self._within(self._ready, deadline, "become ready")
         if status.code:
             raise AgentError(f"{self._qube} could not start: {status.text!r}")
-        return seeded
 
     async def park(self, deadline: float) -> None:
         """Have the agent freeze everything but itself."""
@@ -198,6 +208,12 @@ class AgentLink:
             with suppress(asyncio.CancelledError):
                 await self._task
         self._end()
+
+
+def introduction(qubesdb: dict[str, str]) -> bytes:
+    """Fresh randomness, the time and who it is, for an agent."""
+    seed = control.Seed(time.time_ns(), os.urandom(control.SEED_SIZE))
+    return seed.encode() + control.Identity(qubesdb).encode()
 
 
 def _future() -> "asyncio.Future[Any]":

@@ -257,6 +257,7 @@ def _boot(spec: MachineSpec, sources: Sources, descriptors: Descriptors) -> list
     if sources.kernel is None or sources.initrd is None:
         raise ValueError("a machine without a snapshot boots a kernel")
     return [
+        "-S",  # Its jail is looked at before it runs.
         *("-kernel", f"/proc/self/fd/{descriptors.add(sources.kernel)}"),
         *("-initrd", f"/proc/self/fd/{descriptors.add(sources.initrd)}"),
         *("-append", spec.kernel.options),

@@ -1,13 +1,15 @@
 """Launching QEMUs in their jails and finding them again."""
 
 import asyncio
+import functools
 import hashlib
 import logging
 import os
 import socket
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from insula.daemon.engine.interface import Capabilities, EngineError, MachineSpec
 from insula.daemon.engine.qemu import images
@@ -58,8 +60,8 @@ class QemuEngine:
         return f"QEMU with {how}"
 
     def snapshot_key(self) -> str:
-        with Path(BINARY).open("rb") as binary:
-            digest = hashlib.file_digest(binary, "sha256").hexdigest()
+        found = Path(BINARY).stat()
+        digest = _digest(BINARY, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
         parts = [digest, self._accelerator.name, self._accelerator.machine_type]
         parts.append(self._accelerator.cpu)
         if self._accelerator.name == "kvm":
@@ -88,50 +90,49 @@ class QemuEngine:
                 monitor = Monitor(spec.name, spec.run / "qmp.sock")
                 machine = QemuMachine(spec.name, spawned.pid, spawned.pidfd, monitor)
                 undo.push_async_callback(machine.kill)
-                await self._bring_up(spec, machine, monitor, described(descriptors.given))
+                await self._connect(spec.name, machine, monitor)
                 if spec.for_snapshot and sources.memory is not None:
                     machine.hold_memory(sources.memory)
-            if spec.golden is not None:
-                await self._restore(spec, machine)
+                if spec.golden is None:
+                    await self._verify(spec, descriptors.given)
+                    await machine.resume()
+                else:
+                    # No instruction of the guest runs before both are through.
+                    state = _open_file(spec.golden / "state", opened)
+                    verifying = self._verify(spec, (*descriptors.given, state))
+                    await _both(verifying, self._restore(spec, machine, state))
             undo.pop_all()
             return machine
 
-    async def _bring_up(
-        self,
-        spec: MachineSpec,
-        machine: QemuMachine,
-        monitor: Monitor,
-        given: frozenset[str],
-    ) -> None:
+    async def _connect(self, name: str, machine: QemuMachine, monitor: Monitor) -> None:
         connecting = asyncio.create_task(monitor.connect(START_TIMEOUT))
         ending = asyncio.create_task(machine.wait_gone())
         try:
             await asyncio.wait((connecting, ending), return_when=asyncio.FIRST_COMPLETED)
             if not connecting.done():
-                said = await self._keeper.log(spec.name)
-                raise EngineError(f"{spec.name} did not start: {said.strip()[-800:]}")
+                said = await self._keeper.log(name)
+                raise EngineError(f"{name} did not start: {said.strip()[-800:]}")
             await connecting
         finally:
             connecting.cancel()
             ending.cancel()
+
+    async def _verify(self, spec: MachineSpec, given: Sequence[int]) -> None:
+        """Refuse a machine whose jail is not wholly in force."""
+        allowed = described(given)
         facts = await self._keeper.verify(spec.name)
         assert_jailed(
             facts,
             Requirements(
                 uid=spec.uid if self._root else None,
                 seccomp=True,
-                given=given,
+                given=allowed,
                 kvm=self._accelerator.name == "kvm",
             ),
         )
 
-    async def _restore(self, spec: MachineSpec, machine: QemuMachine) -> None:
-        assert spec.golden is not None
-        state = os.open(spec.golden / "state", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            await machine.restore(state)
-        finally:
-            os.close(state)
+    async def _restore(self, spec: MachineSpec, machine: QemuMachine, state: int) -> None:
+        await machine.restore(state)
         await machine.announce_sizes(
             {
                 top_node(disk): disk.size
@@ -213,6 +214,24 @@ class QemuEngine:
         with suppress(KeyError, KeeperError):
             await self._keeper.kill(name)
             await self._keeper.forget(name)
+
+
+async def _both(one: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]) -> None:
+    """Run both to their ends, or neither beyond the first failure."""
+    tasks = [asyncio.create_task(one), asyncio.create_task(other)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@functools.lru_cache(maxsize=1)
+def _digest(path: str, *_identity: int) -> str:
+    """The digest of a file, read again when it is another."""
+    with Path(path).open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def image_name(golden: Path, group: str) -> str:
