@@ -70,12 +70,29 @@ def down(*, kill: bool) -> bool:
         # Its daemon is gone, its qubes are not: it takes one to end them.
         up()
         request("stop", timeout=STOP_TIMEOUT, kill=kill)
+    with _starting():
+        _await_end(instance.home() / "insulad.lock", instance.run() / f"{KEEPER_SOCKET}.lock")
+    return True
+
+
+def _await_end(*locks: Path) -> None:
+    """Wait for the holders of locks, which they let go of as the last thing they do."""
     deadline = time.monotonic() + STOP_TIMEOUT
-    while instance.answers(keeper, socket.SOCK_SEQPACKET):
+    while any(map(_is_held, locks)):
         if time.monotonic() > deadline:
             raise DidNotStartError("the instance did not end")
         time.sleep(_POLL)
-    return True
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with path.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def daemon_answers() -> bool:

@@ -5,10 +5,8 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,7 +35,8 @@ def real(instance: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An instance whose daemon is the real one, with the engine that is none; ended afterwards."""
     monkeypatch.setenv("INSULA_ENGINE", "memory")
     yield instance
-    subprocess.run([*INSULA, "down", "--kill"], check=True, timeout=120, capture_output=True)
+    done = command("down", "--kill")
+    assert done.returncode == 0, done.stderr
 
 
 def command(*words: str) -> "subprocess.CompletedProcess[str]":
@@ -137,23 +136,19 @@ def test_a_path_too_long_for_sockets_is_told(run: Run, monkeypatch: pytest.Monke
     assert "Set INSULA_RUN to a path of at most" in done.err
 
 
-def test_down_waits_for_the_keeper(daemon: FakeDaemon, instance: Path, run: Run) -> None:
+@pytest.mark.parametrize("name", ["keeper.sock.lock", "home/insulad.lock"])
+def test_down_waits_until_nothing_of_the_instance_is_left(
+    daemon: FakeDaemon, instance: Path, name: str
+) -> None:
     daemon.local["stop"] = lambda _fields: {}
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(str(instance / "keeper.sock"))
-    listener.listen()
-    accepted = threading.Event()
-
-    def serve_once() -> None:
-        listener.accept()[0].close()
-        accepted.set()
-        listener.close()
-
-    thread = threading.Thread(target=serve_once)
-    thread.start()
-    assert run(insula.main, "down").out == "insula is down\n"
-    thread.join(20)
-    assert accepted.is_set()
+    (instance / "home").mkdir()
+    with (instance / name).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with subprocess.Popen([*INSULA, "down"], stdout=subprocess.PIPE) as down:
+            with pytest.raises(subprocess.TimeoutExpired):
+                down.wait(0.5)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert down.communicate(timeout=60)[0] == b"insula is down\n"
 
 
 def test_the_unit_is_printed_for_this_command(run: Run) -> None:
