@@ -7,7 +7,6 @@ end with the session.
 
 import argparse
 import asyncio
-import fcntl
 import logging
 import os
 import signal
@@ -20,12 +19,12 @@ from insula.client import instance
 from insula.client.admin import call
 from insula.client.errors import QubesDaemonCommunicationError, QubesException
 from insula.desktop.events import events
+from insula.desktop.lock import AlreadyShownError, release, take
 from insula.desktop.shown import Asking, keep_shown
 from insula.desktop.xdisplay import Display, DisplayError, Greeted, parse
 from insula.protocol.admin import ADMIN_QUBE, Event, parse_listed_qubes
 from insula.protocol.errors import ProtocolError, ReportableError
 
-LOCK_NAME = "session.lock"
 _RECONNECT = 0.25  # seconds between two tries to reach a daemon that is gone
 _DOWN_AFTER = 20  # such tries without a keeper: the instance is down
 _UP = frozenset({"Running", "Transient", "Paused", "Suspended"})
@@ -35,14 +34,6 @@ _DRAIN = 65_536
 _CALL_TIMEOUT = 20.0
 
 log = logging.getLogger("insula.session")
-
-
-class AlreadyShownError(ReportableError):
-    """Another session shows this instance's windows."""
-
-    def __init__(self, display: str) -> None:
-        super().__init__(f"the windows of this instance are shown on {display} already")
-        self.display = display
 
 
 class Session:
@@ -225,7 +216,7 @@ def _run(text: str, background: Path | None) -> int:
     display = parse(text)
     run = instance.run()
     run.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = _lock(run / LOCK_NAME, text)
+    lock = take(run, text)
     greeted = Greeted(display)
     if background is not None:
         _go_to_background(background)
@@ -234,7 +225,7 @@ def _run(text: str, background: Path | None) -> int:
     try:
         asyncio.run(_until_signal(session))
     finally:
-        os.ftruncate(lock, 0)
+        release(lock)
     return 0
 
 
@@ -245,24 +236,6 @@ async def _until_signal(session: Session) -> None:
         loop.add_signal_handler(number, serving.cancel)
     with suppress(asyncio.CancelledError):
         await serving
-
-
-def _lock(path: Path, display: str) -> int:
-    """Be the instance's only session; the lock is held until the process ends.
-
-    Raises:
-        AlreadyShownError: another is.
-    """
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        shown_on = os.read(lock, 200).decode("utf-8", "replace").strip()
-        os.close(lock)
-        raise AlreadyShownError(shown_on) from None
-    os.ftruncate(lock, 0)
-    os.write(lock, f"{display}\n".encode())
-    return lock
 
 
 def _go_to_background(log_path: Path) -> None:
