@@ -334,11 +334,13 @@ class Power:
                 order, run.xid, world.engine, world.storage, world.run, on_launched=launched
             )
         except BaseException as error:
-            reason = str(error) or type(error).__name__
+            killed = isinstance(error, asyncio.CancelledError)
+            reason = str(_killed(qube) if killed else error) or type(error).__name__
             log.warning("qube not started", extra={"qube": qube.name, "why": reason})
             world.events.tell(qube, "domain-start-failed", reason=reason)
             await through(self._spawn(self._endings.clear_up(qube, spawned=spawned)))
             raise
+        running.started = run.started
         self._adopted(qube, running)
         world.events.tell(qube, "domain-start", start_guid=True)
         milliseconds = round((time.monotonic() - begun) * 1000)

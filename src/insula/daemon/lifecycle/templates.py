@@ -1,5 +1,6 @@
 """Templates as builders make them: registered, and given a new root when it was built anew."""
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ class Templates:
         self._world = world
         self._administration = administration
         self._snapshots = snapshots
+        self._registering = asyncio.Lock()
 
     async def register(self, built: BuiltRoot) -> Qube:
         """Make what was built the root of a template; nothing happens when it is that already.
@@ -55,6 +57,10 @@ class Templates:
             ReportableError: the name is another kind of qube's, the template runs, or there is no
                 space; the template is as it was.
         """
+        async with self._registering:
+            return await self._register(built)
+
+    async def _register(self, built: BuiltRoot) -> Qube:
         world = self._world
         template = self._template(built.name)
         if template is not None and template.features.get(RECIPE) == built.recipe:

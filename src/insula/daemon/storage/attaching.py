@@ -68,7 +68,8 @@ def _state(places: Places, volume: Volume, undo: ExitStack) -> list[Layer]:
     layers = []
     with told(where), places.directory(volume) as parent:
         for name in volume.layers:
-            descriptor = files.open_file(parent, name)
+            with told(where / name):
+                descriptor = files.open_file(parent, name)
             undo.callback(os.close, descriptor)
             layers.append(Layer(where / name, _format(name), fd=descriptor))
     return layers

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from insula.daemon.engine.interface import (
-    LAST_DATA_PORT,
     Capabilities,
     EngineError,
     MachineSpec,
@@ -24,6 +23,7 @@ from insula.daemon.engine.interface import (
 
 _CHUNK = 65_536
 _START_TIMEOUT = 20.0
+_SOCKETS, _ACCEPTS = Path("/proc/net/unix"), 0x10000  # its column Flags: __SO_ACCEPTCON
 
 
 class MemoryMachine:
@@ -154,8 +154,8 @@ class MemoryEngine:
         machine = MemoryMachine(spec.name, process, ports)
         try:
             async with asyncio.timeout(_START_TIMEOUT):
-                await _appeared(ports / f"org.insula.data.{LAST_DATA_PORT}", machine)
-                await _appeared(ports / "org.insula.control", machine)
+                # The agent opens its control port last.
+                await _listens(ports / "org.insula.control", machine)
         except TimeoutError:
             await machine.kill()
             raise EngineError(f"{spec.name}: its agent opened no ports") from None
@@ -175,11 +175,22 @@ class MemoryEngine:
         return machine
 
 
-async def _appeared(path: Path, machine: MemoryMachine) -> None:
-    while not path.exists():
+async def _listens(path: Path, machine: MemoryMachine) -> None:
+    """Wait for a socket that takes connections: it has its name a moment earlier."""
+    while not _is_listening(path):
         if await machine.state() is RunState.GONE:
             raise EngineError(f"{machine.name}: its agent ended")
         await asyncio.sleep(0.01)
+
+
+def _is_listening(path: Path) -> bool:
+    if not path.exists():
+        return False
+    for line in _SOCKETS.read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[-1] == str(path):
+            return bool(int(fields[3], 16) & _ACCEPTS)
+    return False
 
 
 async def _pump_both(near: socket.socket, far: socket.socket) -> None:

@@ -1,0 +1,153 @@
+"""Templates as builders register them, and the snapshots made from them."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from insula.daemon.lifecycle.templates import BuiltRoot
+from insula.daemon.model.errors import NotHaltedError, RefusedError, ValueRefusedError
+from insula.daemon.model.qube import Qube, QubeClass
+from insula.daemon.store import store
+from insula.protocol.errors import ReportableError
+from tests.serving import TEMPLATE, Instance, serving
+
+from .conftest import until
+
+OTHER = "fedcba9876543210"
+
+
+@pytest_asyncio.fixture
+async def snapping(tmp_path: Path) -> AsyncIterator[Instance]:
+    """An instance whose qubes start from snapshots."""
+    async with serving(tmp_path / "home", clone=True) as made:
+        yield made
+
+
+async def test_a_template_is_what_new_qubes_are_made_from(instance: Instance) -> None:
+    template = instance.system.named(TEMPLATE)
+    assert template.klass is QubeClass.TEMPLATE
+    assert template.label == "black"
+    assert template.features["qrexec"] == template.features["gui"] == "1"
+    assert instance.system.properties["default_template"] == template.uuid
+    assert instance.system.properties["default_kernel"] == template.properties["kernel"]
+    assert template.volumes["root"].layers == ("1-1.qcow2",)
+
+
+async def test_what_is_registered_already_changes_nothing(instance: Instance) -> None:
+    template = await instance.template()
+    assert instance.told == []
+    assert template.volumes["root"].number == 1
+
+
+async def test_a_new_root_reaches_qubes_at_their_next_start(instance: Instance, work: Qube) -> None:
+    await instance.power.start(work)
+    template = await instance.template(recipe=OTHER)
+    assert template.volumes["root"].layers == ("2-2.qcow2",)
+    assert work.power.value == "Running"
+    await instance.power.kill(work)
+    await instance.power.start(work)
+
+
+async def test_a_running_template_is_not_replaced(instance: Instance) -> None:
+    template = instance.system.named(TEMPLATE)
+    await instance.power.start(template)
+    before = template.volumes["root"]
+    with pytest.raises(NotHaltedError, match=TEMPLATE):
+        await instance.template(recipe=OTHER)
+    assert template.volumes["root"] == before
+
+
+async def test_another_kind_of_qube_keeps_its_name(instance: Instance) -> None:
+    await instance.qube("work")
+    with pytest.raises(RefusedError, match="work"):
+        await instance.template("work")
+    with pytest.raises(ValueRefusedError, match="1st"):
+        await instance.template("1st")
+
+
+async def test_a_template_is_as_it_was_when_its_root_cannot_be_kept(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = instance.system.named(TEMPLATE)
+    before = json.dumps(template.to_json())
+
+    def full(_connection: object, _changes: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_execute", full)
+        with pytest.raises(ReportableError, match="full"):
+            await instance.template(recipe=OTHER)
+    assert json.dumps(template.to_json()) == before
+    files = {
+        one.name for one in (instance.home / "volumes" / str(template.uuid) / "root").iterdir()
+    }
+    assert files == {"1-1.qcow2"}
+    await instance.template(recipe=OTHER)
+
+
+async def test_a_missing_build_is_named(instance: Instance) -> None:
+    nowhere = instance.home / "nowhere"
+    with pytest.raises(ReportableError, match="nowhere"):
+        await instance.templates.register(
+            BuiltRoot(name="leaf", root=nowhere, kernel=nowhere, initrd=nowhere, recipe=OTHER)
+        )
+
+
+async def test_two_at_once_make_one_template(instance: Instance) -> None:
+    made = await asyncio.gather(*(instance.template("leaf", OTHER) for _ in range(2)))
+    assert made[0] is made[1]
+    assert made[0].volumes["root"].number == 1
+
+
+async def test_a_template_gets_its_snapshot_in_the_background(snapping: Instance) -> None:
+    await snapping.template()
+    await until(lambda: snapping.world.goldens.count() == 1)
+
+
+async def test_a_qube_starts_from_the_snapshot_of_its_template(snapping: Instance) -> None:
+    template = await snapping.template()
+    work = await snapping.qube("work")
+    key = await snapping.snapshots.ensure(template)
+    assert await snapping.snapshots.ensure(work) == key
+    await snapping.power.start(work)
+    assert snapping.world.goldens.count() == 1
+
+
+async def test_what_a_template_wrote_makes_its_snapshot_anew(snapping: Instance) -> None:
+    template = await snapping.template()
+    before = await snapping.snapshots.ensure(template)
+    await snapping.power.start(template)
+    await snapping.power.shutdown(template, wait=True)
+    await until(lambda: before not in snapping.snapshots.wanted())
+    (now,) = snapping.snapshots.wanted()
+    await until(lambda: _snapshots(snapping) == {now})
+
+
+async def test_a_snapshot_that_cannot_be_made_does_not_keep_qubes_from_booting(
+    snapping: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(_basis: object) -> None:
+        raise ReportableError("no snapshot today")
+
+    monkeypatch.setattr(snapping.world.goldens, "ensure", fails)
+    await snapping.template()
+    await snapping.power.start(await snapping.qube("work"))
+
+
+async def test_snapshots_of_removed_templates_go(snapping: Instance) -> None:
+    template = await snapping.template()
+    await snapping.snapshots.ensure(template)
+    await snapping.ok("admin.property.Set", "dom0", "default_template", b"")
+    await snapping.administration.remove(template)
+    await snapping.snapshots.sweep()
+    assert _snapshots(snapping) == set()
+
+
+def _snapshots(instance: Instance) -> set[str]:
+    return {one.parent.name for one in (instance.home / "golden").glob("*/meta.json")}
