@@ -93,7 +93,7 @@ class LocalCalls:
 
     async def status(self, _request: Request) -> Answer:
         """How the instance is."""
-        return Answer(await status(self._api.world))
+        return Answer(await status(self._api.world, await self._viewers.pids()))
 
     async def template(self, request: Request) -> Answer:
         """Register what a builder made."""

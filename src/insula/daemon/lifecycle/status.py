@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from insula.daemon.lifecycle.running import RunningQube
 from insula.daemon.lifecycle.world import World
@@ -12,15 +14,16 @@ from insula.daemon.model.qube import Qube
 _KIB = 1024
 
 
-async def status(world: World) -> dict[str, Any]:
-    """Values for JSON; memory in bytes."""
+async def status(world: World, viewers: Mapping[UUID, int]) -> dict[str, Any]:
+    """Values for JSON; memory in bytes. viewers: pids of those that run, by their qubes."""
     running = [
         (qube, administered)
         for qube in sorted(world.running.values(), key=lambda qube: qube.name)
         if (administered := world.system.find(qube.uuid)) is not None
     ]
     shown = [_shown(qube, administered) for qube, administered in running]
-    memory = await asyncio.to_thread(lambda: [memory_of(one["pid"]) for one in shown])
+    pids = [(qube.machine.pid, viewers.get(qube.uuid)) for qube, _ in running]
+    memory = await asyncio.to_thread(lambda: [_memory_of_all(ones) for ones in pids])
     return {
         "pid": os.getpid(),
         "engine": world.engine.title,
@@ -44,6 +47,16 @@ def _shown(qube: RunningQube, administered: Qube) -> dict[str, Any]:
         "pid": qube.machine.pid,
         "started": qube.started,
     }
+
+
+def _memory_of_all(pids: Iterable[int | None]) -> dict[str, int]:
+    """What memory_of tells of several processes together."""
+    total = {"private": 0, "shared": 0}
+    for pid in pids:
+        if pid is not None:
+            for kind, amount in memory_of(pid).items():
+                total[kind] += amount
+    return total
 
 
 def memory_of(pid: int) -> dict[str, int]:

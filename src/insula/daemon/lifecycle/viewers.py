@@ -40,6 +40,7 @@ FOR_ALL = Path("/run/insula-viewers")
 _ADDRESS_SPACE = 1024**3  # bytes; a qube that has its viewer hoard memory ends it
 _X, _CHANNEL, _PIXELS, _GATE = 3, 4, 5, 6  # descriptors in the viewer
 _ROOT = frozenset(("dev", "insula", "lib", "lib64", "proc", "usr"))
+_PREFIX = "viewer-"  # of a viewer's name at the keeper
 _POLL = 0.01
 
 log = logging.getLogger(__name__)
@@ -123,6 +124,14 @@ class Viewers:
         async with lock:
             await self._end(uuid)
 
+    async def pids(self) -> dict[UUID, int]:
+        """The viewers that run, by their qubes."""
+        found = {}
+        for name, process in (await self._keeper.list()).items():
+            if name.startswith(_PREFIX) and process.exit is None:
+                found[UUID(name.removeprefix(_PREFIX))] = process.pid
+        return found
+
     def _jail(
         self, config: dict[str, object], authorization: tuple[bytes, bytes], uid: int
     ) -> JailSpec:
@@ -199,7 +208,7 @@ class Viewers:
 
 def viewer_name(uuid: UUID) -> str:
     """What the keeper calls a qube's viewer."""
-    return f"viewer-{uuid}"
+    return f"{_PREFIX}{uuid}"
 
 
 def _assert_sees_only(facts: Facts, jail: JailSpec) -> None:

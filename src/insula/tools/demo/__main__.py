@@ -33,12 +33,12 @@ _TERMINAL = "xterm </dev/null >/dev/null 2>&1 & true"
 _MARKS = {"blue": "blue", "yellow": "yellow", "black": "bright_black", "red": "red"}
 _NEXT = """Type next:
   source .venv/bin/activate
-  qvm-ls                                  # what there is
-  qvm-run work xterm                      # one more terminal in work
-  qvm-run -p --dispvm -- echo hello       # a command in a disposable, which then is gone
-  qvm-open-in-dvm FILE                    # a risky document, likewise
-  insula status                           # memory of each qube, warnings
-  insula down                             # end all of it"""
+  qvm-ls                              # what there is
+  qvm-run work xterm                  # one more terminal in work
+  qvm-run -p --dispvm -- echo hello   # a command in a disposable, then gone
+  qvm-open-in-dvm FILE                # a risky document, likewise
+  insula status                       # engine, warnings, memory
+  insula down                         # end all of it"""
 
 
 class Demonstration:
@@ -103,7 +103,7 @@ class Demonstration:
     def _terminal(self, screen: Screen, name: str) -> Shown:
         """The first window of a qube, opened unless it has one."""
         if self._starts[name] is None:
-            with self._doing(f"windows of {name}"):
+            with self._doing(f"window of {name} from before"):
                 try:
                     found = screen.first_of(name, _REPLAY)
                 except ReportableError:
@@ -165,7 +165,7 @@ class Demonstration:
         table = Table(caption=caption, caption_justify="left")
         table.add_column("qube")
         table.add_column("label")
-        for title in ("start, s", "first window, s", "own memory, MiB", "shared, MiB"):
+        for title in ("start", "first window", "memory: own", "shared"):
             table.add_column(title, justify="right")
         memory = qubes.memory()
         for name, label in self._labels.items():
@@ -173,10 +173,10 @@ class Demonstration:
             table.add_row(
                 name,
                 f"[{_MARKS[label]}]■[/] {label}",
-                _seconds(self._starts.get(name), "ran already"),
-                _seconds(self._windows.get(name), "open already" if name in self._windows else "-"),
-                str(own // _MIB),
-                str(shared // _MIB),
+                _seconds(self._starts.get(name), "it ran"),
+                _seconds(self._windows.get(name), "it was open" if name in self._windows else "-"),
+                f"{own // _MIB} MiB",
+                f"{shared // _MIB} MiB",
             )
         return table
 
@@ -191,7 +191,7 @@ class Demonstration:
 
 
 def _seconds(value: float | None, otherwise: str) -> str:
-    return otherwise if value is None else f"{value:.1f}"
+    return otherwise if value is None else f"{value:.1f} s"
 
 
 def _words(left: Left) -> str:

@@ -102,19 +102,21 @@ def left_of(qube: ListedQube) -> Left:
     """Look for a qube in every place where there was something of it."""
     return Left(
         listed=any(qube.name == one.name or qube.uuid == one.uuid for one in listed()),
-        processes=_in_a_process(qube.uuid),
+        processes=_in_a_process(qube),
         volumes=(instance.home() / "volumes" / qube.uuid).exists(),
         sockets=(instance.run() / "qubes" / qube.uuid).exists(),
     )
 
 
-def _in_a_process(uuid: str) -> bool:
-    """Whether a process's command line names the qube."""
+def _in_a_process(qube: ListedQube) -> bool:
+    """Whether a process's command line names the qube; a viewer's has its name alone."""
+    viewer, name = b"insula.viewer", f'"{qube.name}"'.encode()
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             try:
-                if uuid.encode() in Path(entry.path, "cmdline").read_bytes():
-                    return True
+                words = Path(entry.path, "cmdline").read_bytes()
             except OSError:
                 continue
+            if qube.uuid.encode() in words or (viewer in words and name in words):
+                return True
     return False
