@@ -168,6 +168,7 @@ class Agent:
         if self._system:
             try:
                 identity.wait_until_booted()
+                identity.wait_for_windows()
                 self._parked = Parked()
             except Exception as error:
                 status = Status(1, f"{type(error).__name__}: {error}")

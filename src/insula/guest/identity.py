@@ -18,6 +18,8 @@ _RUN = Path("/run/qubes")
 _SERVICES = "/run/qubes-service"
 _BOOTED = Path("/run/insula/booted")
 _BOOT_TIMEOUT = 240.0
+_WINDOWS = Path("/run/qubes/gui-agent.status")  # there from its start on, gone with its end
+_WINDOWS_TIMEOUT = 60.0
 _LONGEST = 1 << 20  # bytes of a file in /etc that is changed
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _TYPES = {
@@ -65,6 +67,27 @@ def wait_until_booted() -> None:
         if time.monotonic() > deadline:
             raise TimeoutError("the boot did not come to its end")
         time.sleep(0.1)
+
+
+def wait_for_windows() -> None:
+    """Let the window agent come to serve, where there is to be one: clones could not start it.
+
+    Raises:
+        TimeoutError: it did not.
+    """
+    if "insula.gui=0" in Path("/proc/cmdline").read_text().split():
+        return
+    deadline = time.monotonic() + _WINDOWS_TIMEOUT
+    while not _serves_windows():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the window agent does not serve")
+        time.sleep(0.1)
+
+
+def _serves_windows() -> bool:
+    with suppress(FileNotFoundError):
+        return _WINDOWS.read_text() != "starting\n"
+    return False
 
 
 def _markers(qubesdb: dict[str, str], persistence: str) -> None:
