@@ -15,7 +15,7 @@ _PLACE = Path("/run/insula")
 _WARM_UP_TIMEOUT = 60.0
 _IDLE_TIMEOUT = 40.0
 _LOOK = 0.25  # seconds between two looks
-_QUIET_LOOKS = 4
+_QUIET_LOOKS = 18  # longer than udev's workers wait for more, before they end
 _IDLE_SHARE = 0.04  # of a processor, below which a machine counts as idle
 
 
