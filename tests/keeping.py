@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,10 +11,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import insula.keeper
 from insula.keeper.client import KeeperClient, start_keeper
 from insula.keeper.spawn import parent
 from insula.protocol.keeper import JailKind, JailSpec
 
+SOURCES = Path(insula.keeper.__path__[0]).parent
 TIMEOUT = 20.0  # seconds for anything that a test waits for
 # As an instance that runs as root does it: a user of its own for each qube's processes.
 UID = 764_000_016 if os.geteuid() == 0 else None
@@ -47,12 +50,15 @@ class Keeping:
 
 
 @asynccontextmanager
-async def keeping() -> AsyncIterator[Keeping]:
-    """A keeper; whatever still runs in it is killed at the end."""
+async def keeping(user: int | None = None) -> AsyncIterator[Keeping]:
+    """A keeper; whatever still runs in it is killed at the end. user: whose, if not ours."""
     scratch = Path(tempfile.mkdtemp(prefix="insula-"))
     path = scratch / "keeper.sock"
     try:
-        start_keeper(path, scratch / "keeper.log")
+        if user is None:
+            start_keeper(path, scratch / "keeper.log")
+        else:
+            _start_as(user, scratch)
         client = await KeeperClient.connect(path)
         made = Keeping(path, client, (await client.hello())["pid"])
         client.on_exit = lambda name, status: made.exits.put_nowait((name, status))
@@ -65,6 +71,23 @@ async def keeping() -> AsyncIterator[Keeping]:
         assert not log, log
     finally:
         shutil.rmtree(scratch)
+
+
+def _start_as(user: int, scratch: Path) -> None:
+    """As `start_keeper`, with nothing but what every user can read."""
+    for name in ("keeper", "protocol"):
+        shutil.copytree(SOURCES / name, scratch / "insula" / name)
+    os.chown(scratch, user, user)
+    argv = ["/usr/bin/python3", "-m", "insula.keeper", "--socket", str(scratch / "keeper.sock")]
+    subprocess.run(
+        [*argv, "--background", str(scratch / "keeper.log")],
+        env={"PYTHONPATH": str(scratch), "HOME": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"},
+        user=user,
+        group=user,
+        extra_groups=[],
+        timeout=TIMEOUT,
+        check=True,
+    )
 
 
 async def _end(made: Keeping) -> None:
