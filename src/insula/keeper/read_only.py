@@ -53,9 +53,13 @@ def _could_be_written(descriptor: int) -> bool:
     found = os.fstat(descriptor)
     if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
         return False
-    if not stat.S_ISREG(found.st_mode):
-        return False
+    if not stat.S_ISREG(found.st_mode) or not _path(descriptor).is_absolute():
+        return False  # What has no path is the kernel's, as namespaces are.
     return not os.fstatvfs(descriptor).f_flag & os.ST_RDONLY
+
+
+def _path(descriptor: int) -> Path:
+    return Path("/proc/self/fd", str(descriptor)).readlink()
 
 
 def _enter_namespaces() -> None:
@@ -71,7 +75,7 @@ def _enter_namespaces() -> None:
 
 
 def _opened_anew(descriptor: int) -> int:
-    path = Path("/proc/self/fd", str(descriptor)).readlink()
+    path = _path(descriptor)
     tree = _libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | os.O_CLOEXEC)
     if tree < 0:
         raise _error(f"{path} cannot be mounted read-only")

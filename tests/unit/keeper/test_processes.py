@@ -218,6 +218,7 @@ async def test_a_start_that_is_not_waited_for_is_undone(
         try:
             spawned = await starting
         except asyncio.CancelledError:
+            await keeper.client.hello()  # By then the keeper has heard of it.
             await until(lambda: not keeper.children(), "the end of it")
         else:
             os.close(spawned.pidfd)
