@@ -2,6 +2,7 @@
 
 INSULA_PORTS_DIR: a directory in which to listen for sockets that stand for a qube's ports.
 INSULA_NO_SYSTEM: be a mere process; seed, mount and set up nothing.
+INSULA_PARKED: stand for a clone, whose agent was parked before it was cloned.
 """
 
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from insula.guest.agent import CONTROL_PORT, DATA_PORT, Agent, Ports
 from insula.guest.loop import Loop
 from insula.guest.ports import SocketPorts, VirtioPorts
+from insula.protocol.control import AgentState
 
 FIRST_DATA_PORT, LAST_DATA_PORT = 3, 30
 
@@ -23,7 +25,12 @@ def main() -> None:
         ports = SocketPorts(loop, Path(directory), [*names, CONTROL_PORT])
     else:
         ports = VirtioPorts(loop)
-    Agent(loop, ports, system="INSULA_NO_SYSTEM" not in os.environ)
+    Agent(
+        loop,
+        ports,
+        system="INSULA_NO_SYSTEM" not in os.environ,
+        state=AgentState.PARKED if "INSULA_PARKED" in os.environ else AgentState.WAITING,
+    )
     loop.run()
 
 

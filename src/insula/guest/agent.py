@@ -50,11 +50,18 @@ class _Running:
 class Agent:
     """One qube's agent. system: whether it may set up the qube it runs in, or is a mere process."""
 
-    def __init__(self, loop: Loop, ports: Ports, *, system: bool) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        ports: Ports,
+        *,
+        system: bool,
+        state: AgentState = AgentState.WAITING,
+    ) -> None:
         self._loop = loop
         self._ports = ports
         self._system = system
-        self._state = AgentState.WAITING
+        self._state = state
         self._parked: Parked | None = None
         self._seeded = False
         self._qubesdb: dict[str, str] = {}

@@ -4,15 +4,16 @@ from dataclasses import replace
 
 from insula.daemon.engine.interface import Kernel, Shape
 from insula.daemon.lifecycle.boot import kernel_options
+from insula.daemon.lifecycle.furnishing import lowest_layers
 from insula.daemon.lifecycle.goldens import Basis, Golden
 from insula.daemon.lifecycle.qubesdb import entries, shows_windows
 from insula.daemon.lifecycle.running import Order
 from insula.daemon.lifecycle.world import World, machine_uid
 from insula.daemon.model.errors import RefusedError
-from insula.daemon.model.layout import source_of
+from insula.daemon.model.layout import DISPOSABLE_VOLATILE_SIZE, source_of
 from insula.daemon.model.properties.qubes import value_of
 from insula.daemon.model.qube import Qube, QubeClass
-from insula.daemon.model.volume import PRIVATE_SIZE, VOLATILE_SIZE
+from insula.daemon.model.volume import PRIVATE_SIZE
 from insula.daemon.storage.plan import Plan
 
 _MIB = 1024 * 1024
@@ -35,7 +36,7 @@ def snapshot_basis(world: World, qube: Qube) -> Basis | None:
     return Basis(
         root=world.system.root_template(qube).volumes["root"],
         private_size=PRIVATE_SIZE,
-        volatile_size=VOLATILE_SIZE,
+        volatile_size=DISPOSABLE_VOLATILE_SIZE,  # Most clones are disposables.
         kernel=_kernel(world, qube),
         shape=_SHAPE,
         agent=world.agent.disk,
@@ -92,6 +93,6 @@ def _volumes(world: World, qube: Qube, golden: Golden | None) -> tuple[Plan, ...
         source = source_of(volume, template, root_template)
         if source is not None and volume.size != source.size:
             volume = replace(volume, size=source.size)
-        extra = (golden.layer,) if golden is not None and name == "root" else ()
+        extra = lowest_layers(volume, source, golden)
         plans.append(Plan(volume=volume, source=source, extra=extra))
     return tuple(plans)

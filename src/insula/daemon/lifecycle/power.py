@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from insula.daemon.lifecycle.endings import Endings, tell_state_resets
+from insula.daemon.lifecycle.furnishing import furnish
 from insula.daemon.lifecycle.planning import basis_of, order_of
 from insula.daemon.lifecycle.running import (
     RunningQube,
@@ -327,6 +328,7 @@ class Power:
             await self._start_network(qube)
             await world.agent.ready()
             golden = await self._snapshots.for_start(basis_of(world, qube))
+            await furnish(world, qube, golden)
             order = order_of(world, qube, golden)
             await world.store.write(put_run(run))
             world.events.tell(qube, "domain-pre-spawn", start_guid=True)
