@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-PLACE = "/insula"  # where a jail shows the folder
 _ROOMS = ("protocol", "viewer")
 _XCFFIB = ("__init__.py", "shm.py", "xproto.py")
 
@@ -35,7 +34,6 @@ def lay_out(below: Path) -> Path:
                 scratch,
                 quiet=2,
                 stripdir=scratch,
-                prependdir=PLACE,
                 invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
             )
             _open_to_all(scratch)
