@@ -13,7 +13,7 @@ from insula.daemon.lifecycle.viewers import ViewerError, viewer_name
 from insula.keeper.client import JailError, Requirements
 from insula.protocol.keeper import Facts
 from tests.desktop.host import ROOT, UID, Host
-from tests.desktop.joined import Joined, XServer, make_region
+from tests.desktop.joined import Joined, XServer, make_region, wait_for
 
 MOST_PRIVATE = 12 * 1024  # KiB
 
@@ -121,6 +121,19 @@ def test_a_second_viewer_replaces_the_first(
         assert Path(f"/proc/{second.pid}").exists()
         os.close(first.pidfd)
         os.close(second.pidfd)
+
+
+def test_viewers_that_ended_are_forgotten(
+    host: Host, desktop: XServer, silent: tuple[UUID, socket.socket], joined: Joined
+) -> None:
+    uuid, _ = silent
+    ended = host.open(uuid, desktop.display)
+    ended.kill()
+    wait_for(lambda: host.call(host.keeper.list())[viewer_name(uuid)].exit is not None, "its end")
+    joined.open_again()
+    assert viewer_name(uuid) not in host.call(host.keeper.list())
+    assert set(host.call(host.viewers.pids())) == {joined.uuid}
+    os.close(ended.pidfd)
 
 
 def test_a_viewer_that_hoards_memory_is_the_one_that_ends(joined: Joined) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 _ROOMS = ("protocol", "viewer")
+_KEPT = 8  # folders, each of one version of the program
 _XCFFIB = ("__init__.py", "shm.py", "xproto.py")
 
 
@@ -29,7 +30,9 @@ def lay_out(below: Path) -> Path:
     try:
         _fill(scratch)
         place = below / _digest(scratch)
-        if not place.exists():
+        if place.exists():
+            os.utime(place)
+        else:
             compileall.compile_dir(
                 scratch,
                 quiet=2,
@@ -44,7 +47,21 @@ def lay_out(below: Path) -> Path:
                     raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    _prune(below)
     return place
+
+
+def _prune(below: Path) -> None:
+    """Keep the folders used last: older programs' viewers have loaded what they need."""
+    for folder in sorted(below.iterdir(), key=_last_use, reverse=True)[_KEPT:]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _last_use(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:  # another of us is done with its scratch
+        return 0.0
 
 
 def _fill(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The files of viewers' jails: complete, by content, and without what a viewer need not have."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,17 @@ def test_the_same_content_lies_in_the_same_folder(tmp_path: Path) -> None:
     assert lay_out(tmp_path) == first
     assert {file: file.stat().st_ino for file in first.rglob("*")} == before
     assert list(tmp_path.iterdir()) == [first]
+
+
+def test_folders_of_old_programs_go_and_the_one_in_use_stays(tmp_path: Path) -> None:
+    used = lay_out(tmp_path)
+    for number in range(20):
+        old = tmp_path / str(number)
+        old.mkdir()
+        os.utime(old, (number, number))
+    assert lay_out(tmp_path) == used
+    left = {folder.name for folder in tmp_path.iterdir()}
+    assert left == {used.name, *(str(number) for number in range(13, 20))}
 
 
 def test_only_two_rooms_and_three_modules_are_shown(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ _ADDRESS_SPACE = 1024**3  # bytes; a qube that has its viewer hoard memory ends 
 _X, _CHANNEL, _PIXELS, _GATE = 3, 4, 5, 6  # descriptors in the viewer
 _ROOT = frozenset(("dev", "insula", "lib", "lib64", "proc", "usr"))
 _PREFIX = "viewer-"  # of a viewer's name at the keeper
+_SAID = 800  # characters of a process's last words
 _POLL = 0.01
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Viewers:
         Raises:
             ViewerError: they could not be laid out.
         """
-        if self._files is None or (self._files.done() and _failed(self._files)):
+        if self._files is None or (self._files.done() and not _is_there(self._files)):
             below = FOR_ALL if self._root else self._run / "viewer"
             self._files = asyncio.create_task(_lay_out(below))
         await asyncio.shield(self._files)
@@ -93,6 +94,7 @@ class Viewers:
             JailError: its jail is not wholly in force; it was ended.
         """
         await self.prepare()
+        await self._sweep()
         lock = self._busy.setdefault(uuid, asyncio.Lock())
         async with lock:
             await self._end(uuid)
@@ -180,14 +182,29 @@ class Viewers:
         except (TimeoutError, ConnectionError):
             loaded = b""
         if not loaded:
-            said = (await self._keeper.log(process)).strip()[-800:]
+            said = (await self._keeper.log(process)).strip()[-_SAID:]
             raise ViewerError(f"the viewer of {name} did not start: {said}")
-        facts = await self._keeper.verify(process)
+        try:
+            facts = await self._keeper.verify(process)
+        except KeyError:
+            raise ViewerError(f"the viewer of {name} ended at once") from None
         wanted = Requirements(uid=jail.uid, seccomp=False, given=given, kind=JailKind.VIEWER)
         assert_jailed(facts, wanted)
         _assert_sees_only(facts, jail)
         with suppress(ConnectionError):  # it has ended by now: whoever watches it will see that
             await loop.sock_sendall(gate, b"\0")
+
+    async def _sweep(self) -> None:
+        """Have the keeper forget viewers that ended with their qubes, or before them."""
+        for process, listed in (await self._keeper.list()).items():
+            if process.startswith(_PREFIX) and listed.exit is not None:
+                with suppress(KeyError, KeeperError):  # another is opened in its place right now
+                    said = (await self._keeper.log(process)).strip()[-_SAID:]
+                    await self._keeper.forget(process)
+                    log.info(
+                        "viewer ended",
+                        extra={"viewer": process, "status": listed.exit, "said": repr(said)},
+                    )
 
     async def _end(self, uuid: UUID) -> None:
         process = viewer_name(uuid)
@@ -228,8 +245,8 @@ def _assert_sees_only(facts: Facts, jail: JailSpec) -> None:
         raise JailError(f"the jail is not in force: the viewer sees {', '.join(more)}")
 
 
-def _failed(task: asyncio.Task[Path]) -> bool:
-    return task.cancelled() or task.exception() is not None
+def _is_there(files: asyncio.Task[Path]) -> bool:
+    return not files.cancelled() and files.exception() is None and files.result().is_dir()
 
 
 async def _lay_out(below: Path) -> Path:
@@ -247,7 +264,7 @@ async def _lay_out(below: Path) -> Path:
             process.kill()
             await process.wait()
     if process.returncode:
-        why = said.decode(errors="replace").strip()[-800:]
+        why = said.decode(errors="replace").strip()[-_SAID:]
         raise ViewerError(f"viewers cannot be started, their files are not there: {why}")
     return Path(out.decode().strip())
 
