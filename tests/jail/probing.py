@@ -284,7 +284,7 @@ def without_walls(world: World, only: Sequence[str]) -> Report:
     for option in ("--info-fd", "--seccomp", "--cap-drop", "--remount-ro"):
         argv = without_option(argv, option, 1)
     argv = without_option(argv, "--disable-userns", 0)
-    root = ["--uid", "0", "--gid", "0", "--cap-add", "ALL"]
+    root = ["--uid", "0", "--gid", "0", "--cap-add", "ALL", "--die-with-parent"]
     return _unjailed(world, [argv[0], *root, *argv[1:]], UID, {})
 
 

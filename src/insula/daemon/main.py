@@ -39,7 +39,7 @@ from insula.daemon.storage.kernels import Kernels
 from insula.daemon.storage.volumes import Storage
 from insula.daemon.store.records import Run, put_qube, put_setting
 from insula.daemon.store.store import Store
-from insula.keeper.client import KeeperClient
+from insula.keeper.client import KeeperClient, KeeperError
 from insula.protocol import local
 from insula.protocol.errors import ReportableError
 
@@ -240,13 +240,20 @@ async def _stop_keeper(keeper: KeeperClient) -> None:
     """End what runs besides qubes, such as viewers, and then the keeper."""
     try:
         async with asyncio.timeout(_STOP_TIMEOUT):
-            while running := [
-                name for name, one in (await keeper.list()).items() if one.exit is None
-            ]:
-                for name in running:
-                    with suppress(KeyError):
-                        await keeper.kill(name)
+            while not await _stopped(keeper):
                 await asyncio.sleep(_STOP_POLL)
-            await keeper.stop()
     except (ReportableError, TimeoutError) as error:
         log.warning("the keeper goes on", extra={"why": str(error)})
+
+
+async def _stopped(keeper: KeeperClient) -> bool:
+    """Whether it ends; if not, what runs in it is killed. What only starts may run by next time."""
+    try:
+        await keeper.stop()
+    except KeeperError:
+        for name, one in (await keeper.list()).items():
+            if one.exit is None:
+                with suppress(KeyError):
+                    await keeper.kill(name)
+        return False
+    return True

@@ -97,8 +97,10 @@ class Keeper:
         def answer(started: dict[str, int] | None, pidfd: int, failure: str) -> None:
             if started is None:
                 _refuse(client, request.number, _fitting(failure), missing=False)
-            else:
+            elif client.open:
                 client.send({"id": request.number, "ok": True, **started}, [pidfd])
+            else:
+                self._processes.kill(request.name)  # Nobody knows of it, or looked at its jail.
 
         self._processes.start(request.name, request.jail, given, answer)
 

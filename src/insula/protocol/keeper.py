@@ -24,10 +24,10 @@ the operation, or "ok": false with "error" (text). An event has "event" and no "
 | stop | | ends the keeper when it has no process left, else error |
 
 An answer to spawn comes when the program was seen to run in its jail, or when it failed to, or
-ended before. Lists are in the order of their names, from the one beyond "after"; "more" says that
-the record had no room for all. An error has "missing": true when nothing has the name. An exit's
-status is the program's exit code, 128 and a signal's number, or negative when the jail's outer
-process was killed.
+ended before; one whose client has gone by then is ended. Lists are in the order of their names,
+from the one beyond "after"; "more" says that the record had no room for all. An error has
+"missing": true when nothing has the name. An exit's status is the program's exit code, 128 and a
+signal's number, or negative when the jail's outer process was killed.
 """
 
 import enum

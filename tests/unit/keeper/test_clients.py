@@ -125,6 +125,15 @@ async def test_a_client_that_vanishes_in_the_middle_is_no_loss(
     assert (await keeper.client.hello())["pid"] == keeper.pid
 
 
+async def test_a_start_whose_client_vanishes_is_undone(keeper: Keeping, raw: socket.socket) -> None:
+    spawn = {"id": 1, "op": "spawn", "name": "q", "jail": SLEEPER.to_json()}
+    raw.send(json.dumps(spawn).encode())
+    raw.close()
+    assert await keeper.exit_of("q") != 0
+    assert keeper.children() == set()
+    os.close((await keeper.client.spawn("q", SLEEPER, [])).pidfd)
+
+
 async def test_what_was_meant_for_a_client_goes_with_it(
     keeper: Keeping, raw: socket.socket
 ) -> None:

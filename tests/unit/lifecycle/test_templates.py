@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -117,6 +118,12 @@ async def test_a_qube_starts_from_the_snapshot_of_its_template(snapping: Instanc
     assert await snapping.snapshots.ensure(work) == key
     await snapping.power.start(work)
     assert snapping.world.goldens.count() == 1
+
+
+async def test_nobody_may_write_the_files_of_a_snapshot(snapping: Instance) -> None:
+    key = await snapping.snapshots.ensure(await snapping.template())
+    files = list((snapping.home / "golden" / key).iterdir())
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o400}
 
 
 async def test_what_a_template_wrote_makes_its_snapshot_anew(snapping: Instance) -> None:

@@ -246,6 +246,10 @@ async def unless_gone(machine: Machine, work: Coroutine[Any, Any, T]) -> T:
 
 def _settle(scratch: Path, place: Path) -> None:
     """Make a finished snapshot durable under its name."""
+    # Clones are handed its state while they run as its owner, where there is but one user: then
+    # its mode is what keeps them from opening it again to write.
+    for file in scratch.iterdir():
+        file.chmod(0o400)
     for file in (*scratch.iterdir(), scratch):
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         try:
