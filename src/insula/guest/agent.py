@@ -28,6 +28,8 @@ from insula.protocol.resync import CONTROL_PREFIX, PrefixScanner
 
 CONTROL_PORT = "org.insula.control"
 DATA_PORT = "org.insula.data.{}"
+_DEFAULT_USER = "user"
+_REHEARSED = "DEFAULT:nogui:QUBESRPC qubes.VMExec+true dom0"
 
 
 class Ports(Protocol):
@@ -177,6 +179,8 @@ class Agent:
                 identity.wait_until_booted()
                 identity.wait_for_windows()
                 self._parked = Parked()
+                identity.rehearse()
+                resolve(parse_command(_REHEARSED), _DEFAULT_USER, self._search)
             except Exception as error:
                 status = Status(1, f"{type(error).__name__}: {error}")
         self._state = AgentState.PARKED
@@ -206,7 +210,7 @@ class Agent:
         self._calls[key] = _Running(attach.index, port, call)
         try:
             command = parse_command(parameters.text or "")
-            default_user = self._qubesdb.get("/default-user", "user")
+            default_user = self._qubesdb.get("/default-user", _DEFAULT_USER)
             call.start(resolve(command, default_user, self._search))
         except NotStartedError as error:
             call.fail(error.code)

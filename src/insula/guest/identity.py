@@ -90,6 +90,12 @@ def _serves_windows() -> bool:
     return False
 
 
+def rehearse() -> None:
+    """Look at what a start looks at, and change nothing: then clones have it in memory."""
+    _host_name(socket.gethostname(), _protected())
+    bind_dirs.apply([])
+
+
 def _markers(qubesdb: dict[str, str], persistence: str) -> None:
     _RUN.mkdir(parents=True, exist_ok=True)
     kind = _TYPES.get(qubesdb.get("/qubes-vm-type", ""), "this-is-appvm")

@@ -31,11 +31,11 @@ class Parked:
         Raises:
             OSError, NotFrozenError, PrivateVolumeError: it is not to be.
         """
+        self.machine_id = _shown_from_memory(MACHINE_ID)
+        self.boot_id = _shown_from_memory(_BOOT_ID)
         _wait_until_idle()
         self.frozen = Frozen()
         private.make_blank_usable()
-        self.machine_id = _shown_from_memory(MACHINE_ID)
-        self.boot_id = _shown_from_memory(_BOOT_ID)
         os.sync()
         Path("/proc/sys/vm/drop_caches").write_text("3")
         _warm_up()
