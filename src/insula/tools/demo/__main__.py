@@ -94,6 +94,10 @@ class Demonstration:
             screen.save(picture)
             self._console.print(f"Picture: {picture.resolve()}", highlight=False)
             self._console.print(self._table())
+            status = request("status")
+            self._console.print(f"Engine: {status['engine']}", highlight=False)
+            if status.get("warning"):
+                self._console.print(f"Warning: {status['warning']}", highlight=False)
             self._close(screen, disposable, window)
             opening.wait(_GONE_TIMEOUT)
         finally:
@@ -133,8 +137,10 @@ class Demonstration:
                     if made.state == "Running":
                         self._starts[made.name] = time.monotonic() - began
                 if opening.poll() is not None or time.monotonic() - began > _WINDOW_TIMEOUT:
-                    said = opening.stderr.read().strip() if opening.stderr else ""
-                    raise ReportableError(f"the document was not opened: {said}")
+                    opening.terminate()
+                    raise ReportableError(
+                        f"the document was not opened: {opening.communicate()[1]}"
+                    )
                 time.sleep(_POLL)
             window = screen.first_of(made.name, _WINDOW_TIMEOUT)
         self._labels[made.name] = "red"
@@ -158,11 +164,7 @@ class Demonstration:
         self._console.print(qubes.command("qvm-ls"), highlight=False, end="")
 
     def _table(self) -> Table:
-        status = request("status")
-        caption = f"Engine: {status['engine']}"
-        if status.get("warning"):
-            caption += f"\n{status['warning']}"
-        table = Table(caption=caption, caption_justify="left")
+        table = Table()
         table.add_column("qube")
         table.add_column("label")
         for title in ("start", "first window", "memory: own", "shared"):
