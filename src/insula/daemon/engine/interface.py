@@ -95,6 +95,7 @@ class MachineSpec:
     golden_sizes: Mapping[str, int] = field(default_factory=dict)
     group: str | None = None
     for_snapshot: bool = False
+    code_cache: int = 128 * 1024 * 1024
 
 
 class Machine(Protocol):

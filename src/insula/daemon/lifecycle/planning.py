@@ -7,7 +7,7 @@ from insula.daemon.lifecycle.boot import kernel_options
 from insula.daemon.lifecycle.furnishing import lowest_layers
 from insula.daemon.lifecycle.goldens import Basis, Golden
 from insula.daemon.lifecycle.qubesdb import entries, shows_windows
-from insula.daemon.lifecycle.running import Order
+from insula.daemon.lifecycle.running import CODE_CACHE, SMALL_CODE_CACHE, Order
 from insula.daemon.lifecycle.world import World, machine_uid
 from insula.daemon.model.errors import RefusedError
 from insula.daemon.model.layout import DISPOSABLE_VOLATILE_SIZE, source_of
@@ -68,6 +68,7 @@ def order_of(world: World, qube: Qube, golden: Golden | None) -> Order:
         timeout=float(number("qrexec_timeout")),
         golden=golden,
         group=qube.label if shared else None,
+        code_cache=CODE_CACHE if shows_windows(world.system, qube) else SMALL_CODE_CACHE,
     )
 
 

@@ -31,6 +31,10 @@ from insula.protocol.control import AgentState
 
 CLONE_TIMEOUT = 60.0  # seconds until the agent of a clone answers, on a busy host
 READOPT_TIMEOUT = 10.0
+# Bytes for translated instructions, where there is no KVM. A window's programs run a third slower
+# with a quarter of it; a qube without windows is to be small.
+CODE_CACHE = 128 * 1024 * 1024
+SMALL_CODE_CACHE = 32 * 1024 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +45,8 @@ class Order:
 
     volumes: as storage attaches them, the root first. golden: the snapshot it starts from, None to
     boot. group: who shares its pages of the snapshot's memory, None for nobody. memory: bytes in
-    all, of which the shape's are there from the start. timeout: seconds for the agent.
+    all, of which the shape's are there from the start. timeout: seconds for the agent. code_cache:
+    see MachineSpec.
     """
 
     uuid: UUID
@@ -56,6 +61,7 @@ class Order:
     timeout: float
     golden: Golden | None = None
     group: str | None = None
+    code_cache: int = CODE_CACHE
 
 
 @dataclass(slots=True, kw_only=True)
@@ -182,6 +188,7 @@ async def _launch(order: Order, engine: Engine, storage: Storage, place: Path) -
                 golden=order.golden.directory if order.golden is not None else None,
                 golden_sizes=order.golden.sizes if order.golden is not None else {},
                 group=order.group,
+                code_cache=order.code_cache,
             )
         )
     finally:

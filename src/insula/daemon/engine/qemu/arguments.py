@@ -20,6 +20,7 @@ from insula.daemon.model.machine import Disk
 
 BINARY = "/usr/bin/qemu-system-x86_64"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+MIB = 1024 * 1024
 FIRST_DESCRIPTOR = 10
 ROOT_PORT_SLOT = 0x10
 DISK_SLOT = 0x4
@@ -97,7 +98,7 @@ def arguments(
         *("-sandbox", SANDBOX),
         "-M",
         f"{accelerator.machine_type},memory-backend=m0,nvdimm=on,hpet=off,vmport=off",
-        *("-accel", ",".join(filter(None, (accelerator.name, accelerator.options)))),
+        *("-accel", _accel(spec, accelerator)),
         *("-cpu", accelerator.cpu, "-smp", f"{shape.cpus},maxcpus={shape.maximum_cpus}"),
         *("-m", f"size={shape.memory}B,slots=8,maxmem={shape.maximum_memory}B"),
         *_memory(spec, sources, descriptors),
@@ -117,6 +118,13 @@ def arguments(
     else:
         words += _boot(spec, sources, descriptors)
     return words
+
+
+def _accel(spec: MachineSpec, accelerator: Accelerator) -> str:
+    words = [accelerator.name, accelerator.options]
+    if accelerator.name == "tcg":
+        words.append(f"tb-size={spec.code_cache // MIB}")
+    return ",".join(filter(None, words))
 
 
 def top_node(disk: Disk) -> str:

@@ -118,7 +118,7 @@ async def choose_accelerator(wanted: str | None = None) -> Accelerator:
     machine_type = await newest_machine_type()
     if wanted == "kvm" or (wanted is None and (await kvm_verdict()).usable):
         return Accelerator(name="kvm", machine_type=machine_type)
-    return Accelerator(name="tcg", machine_type=machine_type, options="thread=multi,tb-size=32")
+    return Accelerator(name="tcg", machine_type=machine_type, options="thread=multi")
 
 
 if __name__ == "__main__":  # For `insula doctor`, which works without a daemon.
