@@ -26,6 +26,7 @@ from tests.desktop.host import BLUE, Host, JailedViewer
 SOURCES = Path(__file__).parents[2] / "src"
 TIMEOUT = 20.0  # seconds for anything that a test waits for
 REGION_SIZE = 64 * 1024 * 1024
+ENDLESS = ("-e", "sleep", "1000")  # for an xterm: a person's shell may set titles of its own
 _F_ADD_SEALS, _F_SEAL_SHRINK = 1033, 2
 Value = TypeVar("Value")
 
