@@ -92,8 +92,11 @@ class Calls:
             error.hint = "Wait for calls to end, or end some."
             raise error from None
         near, far = socket.socketpair()
+        opened = _Open(index)
         try:
             port = self._free_port(peer)
+            # Taken before anything is waited for: no other call may get the number meanwhile.
+            self._open[peer, port] = opened
             nonce = secrets.token_bytes(NONCE_SIZE)
             await self._machine.join(index, far.fileno())
             body = ExecParameters(peer, port, text).encode()
@@ -102,16 +105,17 @@ class Calls:
             near.close()
             with suppress(ReportableError):
                 await self._machine.part(index)
+            self._open = {key: one for key, one in self._open.items() if one is not opened}
             self._pool.release(index)
             raise
         finally:
             far.close()
-        self._open[peer, port] = _Open(index)
         return DataConnection(peer, port, nonce, near.detach())
 
     def caller_over(self, connection: DataConnection) -> None:
         """The caller is done with its end; the port returns once the agent is done too."""
-        self._spawn(self._finish((connection.domain, connection.port)))
+        key = (connection.domain, connection.port)
+        self._spawn(self._finish(key, self._open[key]))
 
     async def close(self) -> None:
         """Stop looking after connections; they go on."""
@@ -140,8 +144,7 @@ class Calls:
             case _:
                 raise ProtocolError(f"{message_type.name} is not an agent's to send")
 
-    async def _finish(self, key: tuple[int, int]) -> None:
-        found = self._open[key]
+    async def _finish(self, key: tuple[int, int], found: _Open) -> None:
         if not await self._agent_over(found):
             # Its end may still lie in some process that inherited it: take it away.
             with suppress(ReportableError):
