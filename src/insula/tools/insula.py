@@ -56,7 +56,8 @@ def _parser() -> Parser:
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    from insula.tools.up import serve, up  # noqa: PLC0415 - each command loads what it needs alone
+    # Each command loads what it needs alone.
+    from insula.tools.up import DidNotStartError, serve, show_windows, up  # noqa: PLC0415
 
     if arguments.foreground:
         serve()
@@ -67,6 +68,11 @@ def _up(arguments: argparse.Namespace) -> int:
     warning = request("status").get("warning")
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
+    if display := os.environ.get("DISPLAY"):
+        try:
+            show_windows(display)
+        except DidNotStartError as error:
+            print(f"warning: {error}", file=sys.stderr)
     return 0
 
 

@@ -22,6 +22,7 @@ _POLL = 0.02
 _LOG_END = 2000  # characters of a log that an error shows
 KEEPER_SOCKET = "keeper.sock"
 DAEMON_LOG = "insulad.log"
+SESSION_LOG = "session.log"
 _DAEMON = [sys.executable, "-m", "insula.daemon"]
 
 
@@ -37,6 +38,33 @@ def up() -> bool:
         _start_keeper(logs)
         _start_daemon(logs / DAEMON_LOG)
     return True
+
+
+def show_windows(display: str) -> None:
+    """Have the windows of all qubes shown on a display; nothing happens when they are.
+
+    Raises:
+        DidNotStartError: the display does not answer.
+    """
+    logs = instance.home() / "log"
+    logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    session = [sys.executable, "-m", "insula.desktop.session", "--display", display]
+    try:
+        done = subprocess.run(
+            [*session, "--background", str(logs / SESSION_LOG)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=START_TIMEOUT,
+            env=_environment(),
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DidNotStartError("windows are not shown: no answer in time") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        text = said.removeprefix("insula session: error: ")
+        raise DidNotStartError(f"windows are not shown: {text}")
 
 
 def serve() -> NoReturn:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from insula.client import instance
 from insula.desktop.lock import shown_on
 from insula.protocol.errors import ReportableError
+from insula.tools.up import show_windows
 
 SIZE = "1600x1000x24"
 _START_TIMEOUT = 30.0  # seconds
@@ -39,7 +40,7 @@ def somewhere(scratch: Path) -> Iterator[Place]:
     """
     given = os.environ.get("DISPLAY") or shown_on(instance.run())
     if given:
-        _start_session(given)
+        show_windows(given)
         yield Place(given, ours=False)
         return
     with ExitStack() as ending:
@@ -49,18 +50,6 @@ def somewhere(scratch: Path) -> Iterator[Place]:
         showing = _program(ending, session, display, scratch / "session.log")
         _await_session(display, (manager, showing), scratch)
         yield Place(display, ours=True)
-
-
-def _start_session(display: str) -> None:
-    logs = instance.home() / "log"
-    logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "insula.desktop.session", "--display", display]
-    command += ["--background", str(logs / "session.log")]
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode:
-        raise ReportableError(done.stderr.strip().removeprefix("insula session: error: "))
 
 
 def _virtual(scratch: Path, ending: ExitStack) -> str:
