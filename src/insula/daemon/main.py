@@ -23,7 +23,7 @@ from insula.daemon.engine.memory.engine import MemoryEngine
 from insula.daemon.engine.qemu.arguments import Accelerator
 from insula.daemon.engine.qemu.detect import choose_accelerator
 from insula.daemon.engine.qemu.engine import QemuEngine
-from insula.daemon.lifecycle import reconcile
+from insula.daemon.lifecycle import clock, reconcile
 from insula.daemon.lifecycle.administration import Administration
 from insula.daemon.lifecycle.agent_volume import AgentVolume
 from insula.daemon.lifecycle.events import Events
@@ -121,6 +121,7 @@ async def _serve(home: Path, run: Path) -> None:
         await taking_over
         await reconcile.remove_all(administration, unused)
         _owned(undo, _in_background(world, snapshots, viewers))
+        _owned(undo, clock.watch(world.running.values))
         log.info("insulad serves", extra={"home": str(home), "engine": engine.title})
         await _until_told_to_stop(calls.stopping)
         if calls.stopping.is_set():
