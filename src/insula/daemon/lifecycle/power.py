@@ -167,8 +167,11 @@ class Power:
         async with self._world.lock(qube.uuid):
             if qube.power is not PowerState.RUNNING:
                 raise NotRunningError(qube.name)
+            running = self._running(qube)
             self._world.events.tell(qube, "domain-pre-paused")
-            await self._running(qube).pause()
+            run = Run(qube.uuid, running.xid, running.started, paused=True)
+            await self._world.store.write(put_run(run))
+            await running.pause()
             qube.power = PowerState.PAUSED
             self._world.events.tell(qube, "domain-paused")
 
@@ -220,6 +223,7 @@ class Power:
                     qube.name,
                     xid=run.xid,
                     started=run.started,
+                    may_be_paused=run.paused,
                     engine=self._world.engine,
                     run=self._world.run,
                 )

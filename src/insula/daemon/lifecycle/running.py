@@ -196,9 +196,18 @@ async def _launch(order: Order, engine: Engine, storage: Storage, place: Path) -
 
 
 async def take_over(
-    uuid: UUID, name: str, *, xid: int, started: float, engine: Engine, run: Path
+    uuid: UUID,
+    name: str,
+    *,
+    xid: int,
+    started: float,
+    may_be_paused: bool,
+    engine: Engine,
+    run: Path,
 ) -> RunningQube | None:
     """Find a qube that an earlier daemon started; None when it is gone.
+
+    may_be_paused: whether it came up and was paused then; else one that stands still never did.
 
     Raises:
         ReportableError: its machine runs, but cannot be reached, or was never finished.
@@ -210,6 +219,8 @@ async def take_over(
     async with AsyncExitStack() as undo:
         undo.push_async_callback(machine.close)
         paused = await machine.state() is RunState.PAUSED
+        if paused and not may_be_paused:
+            raise EngineError(f"{name} was being started when the daemon ended")
         link = AgentLink(name, place / "control.sock")
         calls = Calls(name, machine, link, PortPool(FIRST_DATA_PORT, LAST_DATA_PORT))
         undo.push_async_callback(link.close)

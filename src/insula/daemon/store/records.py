@@ -14,7 +14,8 @@ SCHEMA = (
     "CREATE TABLE label (name TEXT PRIMARY KEY, number INTEGER UNIQUE NOT NULL, color TEXT NOT "
     "NULL) WITHOUT ROWID",
     "CREATE TABLE setting (name TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE run (uuid TEXT PRIMARY KEY, xid INTEGER NOT NULL, started REAL NOT NULL) "
+    "CREATE TABLE run (uuid TEXT PRIMARY KEY, xid INTEGER NOT NULL, started REAL NOT NULL, "
+    "paused INTEGER NOT NULL) "
     "WITHOUT ROWID",
 )
 
@@ -35,12 +36,14 @@ class Change(NamedTuple):
 class Run:
     """A qube whose machine was or is to be started. started: seconds since the epoch.
 
-    The row is there before the machine is, and goes after everything of it has gone.
+    The row is there before the machine is, and goes after everything of it has gone. paused: it
+    came up and was to be paused; a machine that stands still without it never came so far.
     """
 
     uuid: UUID
     xid: int
     started: float
+    paused: bool = False
 
 
 def put_qube(qube: Qube) -> Change:
@@ -71,7 +74,8 @@ def put_label(label: Label) -> Change:
 
 def put_run(run: Run) -> Change:
     return Change(
-        "INSERT OR REPLACE INTO run VALUES (?, ?, ?)", (str(run.uuid), run.xid, run.started)
+        "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?)",
+        (str(run.uuid), run.xid, run.started, int(run.paused)),
     )
 
 

@@ -240,7 +240,7 @@ def _load(connection: sqlite3.Connection) -> Stored:
             for name, document in connection.execute("SELECT name, document FROM setting")
         },
         runs=[
-            Run(UUID(uuid), xid, started)
-            for uuid, xid, started in connection.execute("SELECT * FROM run")
+            Run(UUID(uuid), xid, started, bool(paused))
+            for uuid, xid, started, paused in connection.execute("SELECT * FROM run")
         ],
     )
