@@ -1,11 +1,17 @@
 """An instance of Insula of its own: directories, daemon, commands."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 BIN = Path(sys.executable).parent
 COMMAND_TIMEOUT = 120.0
@@ -41,6 +47,17 @@ class Instance:
             env=environment,
         )
 
+    @contextmanager
+    def running(self, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
+        """A command for the length of the block; one that has not ended by then is killed."""
+        process = self.start(*words)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
     def command(
         self, *words: str, given: bytes = b"", timeout: float = COMMAND_TIMEOUT
     ) -> "subprocess.CompletedProcess[bytes]":
@@ -66,7 +83,39 @@ class Instance:
     def down(self) -> None:
         self.command("insula", "down", "--kill")
 
+    def status(self) -> dict[str, Any]:
+        """What `insula status` knows."""
+        loaded: dict[str, Any] = json.loads(self.say("insula", "status", "--json"))
+        return loaded
+
+    def ask_raw(self, request: bytes) -> bytes:
+        """The Admin API's answer to any bytes."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(COMMAND_TIMEOUT)
+            connection.connect(str(self.run / "qubesd.sock"))
+            answer = b""
+            try:
+                connection.sendall(request)
+                connection.shutdown(socket.SHUT_WR)
+                while data := connection.recv(65_536):
+                    answer += data
+            except ConnectionError:
+                return b""
+            return answer
+
     def logs(self) -> str:
         """What keeper and daemon logged, for a failure's report."""
         found = sorted((self.home / "log").glob("*.log"))
         return "\n".join(f"== {log.name}\n{log.read_text()[-6000:]}" for log in found)
+
+
+def wait_for(condition: Callable[[], object], what: str, *, timeout: float = 60.0) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        AssertionError: it does not within timeout seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.05)
