@@ -48,6 +48,7 @@
 
 #define WAIT_MILLISECONDS 30000
 #define X32_BIT 0x40000000
+#define CROWD 600
 
 /* Evaluates a call that has to fail, unless its name is not wanted. */
 #define TRY(name, call)                                                                           \
@@ -269,6 +270,32 @@ static long raw_vfork(void)
     return result;
 }
 
+static pthread_mutex_t crowd_gate = PTHREAD_MUTEX_INITIALIZER;
+
+static void *in_crowd(void *unused)
+{
+    pthread_mutex_lock(&crowd_gate);
+    pthread_mutex_unlock(&crowd_gate);
+    return unused;
+}
+
+static long crowd(void)
+{
+    static pthread_t threads[CROWD];
+    pthread_attr_t small;
+    int count = 0, error = 0;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 65536);
+    pthread_mutex_lock(&crowd_gate);
+    while (count < CROWD && !(error = pthread_create(&threads[count], &small, in_crowd, NULL)))
+        count++;
+    pthread_mutex_unlock(&crowd_gate);
+    while (count > 0)
+        pthread_join(threads[--count], NULL);
+    errno = error == EAGAIN ? EPERM : error; /* What a limit answers. */
+    return error ? -1 : CROWD;
+}
+
 static void try_processes(void)
 {
     TRY("fork", started(syscall(SYS_fork)));
@@ -278,6 +305,7 @@ static void try_processes(void)
         started(syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0)));
     uint64_t arguments[8] = {0, 0, 0, 0, SIGCHLD};
     TRY("clone3", started(syscall(SYS_clone3, arguments, sizeof arguments)));
+    TRY("a crowd of threads", crowd());
 }
 
 static void try_privileges(void)

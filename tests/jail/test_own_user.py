@@ -77,6 +77,38 @@ async def spawn(keeper: Keeping, descriptor: int) -> None:
     os.close((await keeper.client.spawn("q", jail, [descriptor])).pidfd)
 
 
+CROWD = """
+import threading
+gate = threading.Event()
+for _ in range(600):
+    threading.Thread(target=gate.wait, daemon=True).start()
+print("there", flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def crowd() -> Iterator[None]:
+    """A program of the keeper's user with more threads than a jail may have."""
+    with subprocess.Popen(
+        ["/usr/bin/python3", "-c", CROWD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        **as_user(PERSON),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"there\n"
+        yield
+        process.kill()
+
+
+@pytest.mark.usefixtures("crowd")
+async def test_what_else_its_user_runs_takes_nothing_of_its_limit_of_threads(
+    keeper: Keeping, image: tuple[Path, int]
+) -> None:
+    await spawn(keeper, image[1])
+
+
 async def test_a_keeper_hides_itself_from_others_of_its_user(keeper: Keeping) -> None:
     """Descriptors it holds are in no /proc that a program of the same user can open."""
     for command, name in (("cat", "environ"), ("cat", "maps"), ("ls", "fd")):

@@ -60,6 +60,7 @@ _OUTSIDE = (
     *("handle of another process", "compare with another process"),
     "priority of another process",
     *("fork", "vfork", "clone", "clone into a user namespace", "clone3", "execve", "execveat"),
+    "a crowd of threads",
     *("personality", "keyctl", "add_key", "request_key"),
     "change its rank when memory runs out",
     *("unshare user", "userfaultfd", "io_uring_setup", "modify_ldt", "type into a terminal"),

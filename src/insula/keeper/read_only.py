@@ -30,19 +30,31 @@ class NotReadOnlyError(Exception):
     """A file cannot be given to be read alone."""
 
 
+def enter_namespaces() -> None:
+    """Become one who may make mounts, as the same user; for a child that will be another program.
+
+    Raises:
+        OSError: the host forbids it.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    # As of its keeper, nobody might write the maps of a process that is not dumpable.
+    _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    if _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS):
+        raise _error("user namespaces cannot be made")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+
+
 def keep_from_writing(descriptors: Sequence[int]) -> None:
     """Replace each descriptor of a file that is open to read alone by one that stays so.
 
-    For a child that is going to be another program: it is in another user namespace afterwards.
+    For a child that has namespaces of its own by `enter_namespaces`.
 
     Raises:
         OSError: the host forbids it. NotReadOnlyError: a file has no name any more.
     """
-    files = [descriptor for descriptor in descriptors if _could_be_written(descriptor)]
-    if not files:
-        return
-    _enter_namespaces()
-    for descriptor in files:
+    for descriptor in filter(_could_be_written, descriptors):
         anew = _opened_anew(descriptor)
         os.lseek(anew, os.lseek(descriptor, 0, os.SEEK_CUR), os.SEEK_SET)
         os.dup2(anew, descriptor)
@@ -60,18 +72,6 @@ def _could_be_written(descriptor: int) -> bool:
 
 def _path(descriptor: int) -> Path:
     return Path("/proc/self/fd", str(descriptor)).readlink()
-
-
-def _enter_namespaces() -> None:
-    """Become one who may make mounts, as the same user."""
-    uid, gid = os.geteuid(), os.getegid()
-    # As of its keeper, nobody might write the maps of a process that is not dumpable.
-    _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
-    if _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS):
-        raise _error("user namespaces cannot be made")
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
 
 
 def _opened_anew(descriptor: int) -> int:

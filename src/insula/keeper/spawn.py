@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from insula.keeper import jail
-from insula.keeper.read_only import keep_from_writing
+from insula.keeper.read_only import enter_namespaces, keep_from_writing
 from insula.keeper.seccomp import jail_filter
 from insula.protocol.keeper import JailKind, JailSpec
 
 FIRST_NUMBER = 3  # below are the standard streams
 NO_FILES = 1024
-_NO_PROCESSES = 512  # threads, where the user is the program's own
+_NO_PROCESSES = 512  # threads
 _PR_SET_NO_NEW_PRIVS = 38
 _LONGEST_INFO = 4096
 _KVM = Path("/dev/kvm")
@@ -189,13 +189,14 @@ def _become(
     try:
         os.setsid()
         _place(placed, output)
-        _limit(spec)
         if spec.uid is None:
+            enter_namespaces()
             keep_from_writing(spec.descriptors)
         else:
             os.setgroups(_kvm_groups() if spec.kvm else [])
             os.setresgid(spec.uid, spec.uid, spec.uid)
             os.setresuid(spec.uid, spec.uid, spec.uid)
+        _limit(spec)
         ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             with suppress(OSError):  # The C library keeps some for itself.
@@ -244,15 +245,15 @@ def _inherited(entry: Path) -> bool:
 
 
 def _limit(spec: JailSpec) -> None:
+    """Set limits; that of processes counts those of the program's own user or namespace alone."""
     limits = {
         resource.RLIMIT_CORE: 1,  # Not 0: that would still feed a host's handler of core dumps.
         resource.RLIMIT_NOFILE: NO_FILES,
         resource.RLIMIT_NICE: 0,
         resource.RLIMIT_RTPRIO: 0,
         resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_NPROC: _NO_PROCESSES,
     }
-    if spec.uid is not None:
-        limits[resource.RLIMIT_NPROC] = _NO_PROCESSES
     if spec.address_space is not None:
         limits[resource.RLIMIT_AS] = spec.address_space
     for kind, limit in limits.items():
