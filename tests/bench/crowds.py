@@ -23,7 +23,7 @@ def memory(setting: Setting) -> list[Figure]:
     for title, template, limit in (("without X", WITHOUT_X, 70), ("with X", WITH_X, 130)):
         with _crowd(setting, template, 10):
             time.sleep(SETTLE)
-            each = [_own_memory(pid) for pid in _machines()]
+            each = [sum(map(_own_memory, layers)) for layers in _machines()]
         mean = sum(each) / len(each) / _MB
         figures.append(
             Figure(
@@ -47,7 +47,7 @@ def many(setting: Setting) -> list[Figure]:
             time.sleep(SETTLE)
             answered = sum(_answers(one) for one in crowd)
             time.sleep(SETTLE)
-            machines = _machines()
+            machines = [pid for layers in _machines() for pid in layers]
             total = sum(map(_own_memory, machines)) / _MB / 1000
             busy = _cpu_seconds(machines)
             time.sleep(IDLE)
@@ -104,12 +104,9 @@ def _answers(one: "subprocess.Popen[bytes]") -> bool:
     return one.stdout.readline() == b"ping\n"
 
 
-def _machines() -> list[int]:
-    """Processes of all running machines, both layers of each jail."""
-    found = []
-    for qube in request("status")["running"]:
-        found += [qube["pid"], _parent(qube["pid"])]
-    return found
+def _machines() -> list[tuple[int, int]]:
+    """Processes of all running machines, both layers of each one's jail."""
+    return [(qube["pid"], _parent(qube["pid"])) for qube in request("status")["running"]]
 
 
 def _parent(pid: int) -> int:

@@ -69,7 +69,7 @@ class Floor:
         )
 
     def once(self, scratch: Path, command: str = "echo hello") -> float:
-        """Seconds from nothing to a command's exit code; the machine is gone afterwards."""
+        """Seconds from nothing to a program's exit code; the machine is gone afterwards."""
         begun = time.monotonic()
         with self.machine(scratch) as machine:
             code, output = machine.run(command)
