@@ -60,7 +60,8 @@ class Floor:
     def of(cls, home: Path, run: Path, template: str, key: str) -> "Floor":
         """A snapshot of an instance's template."""
         qube = _stored(home / "insula.db", template)
-        golden = Golden(key, home / "golden" / key)
+        (place,) = (home / "golden").glob(f"{key}-*")
+        golden = Golden(key, place)
         verdict = json.loads((run / "accelerator.json").read_text())
         return cls(
             places=Places(home),

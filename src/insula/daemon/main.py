@@ -122,6 +122,7 @@ async def _serve(home: Path, run: Path) -> None:
         await reconcile.remove_all(administration, unused)
         _owned(undo, _in_background(world, snapshots, viewers))
         _owned(undo, clock.watch(world.running.values))
+        _owned(undo, snapshots.keep_fresh())
         log.info("insulad serves", extra={"home": str(home), "engine": engine.title})
         await _until_told_to_stop(calls.stopping)
         if calls.stopping.is_set():

@@ -122,7 +122,8 @@ async def test_a_qube_starts_from_the_snapshot_of_its_template(snapping: Instanc
 
 async def test_nobody_may_write_the_files_of_a_snapshot(snapping: Instance) -> None:
     key = await snapping.snapshots.ensure(await snapping.template())
-    files = list((snapping.home / "golden" / key).iterdir())
+    (place,) = (snapping.home / "golden").glob(f"{key}-*")
+    files = list(place.iterdir())
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o400}
 
 
@@ -134,6 +135,24 @@ async def test_what_a_template_wrote_makes_its_snapshot_anew(snapping: Instance)
     await until(lambda: before not in snapping.snapshots.wanted())
     (now,) = snapping.snapshots.wanted()
     await until(lambda: _snapshots(snapping) == {now})
+
+
+async def test_a_snapshot_of_yesterday_is_made_anew_beside_it_and_then_replaces_it(
+    snapping: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await snapping.snapshots.ensure(await snapping.template())
+    work = await snapping.qube("work")
+    await snapping.snapshots.renew()
+    (before,) = (snapping.home / "golden").iterdir()
+    monkeypatch.setattr("insula.daemon.lifecycle.snapshots.OLDEST", -1.0)
+    await snapping.snapshots.renew()
+    assert before.exists()  # A start may just have chosen it.
+    assert snapping.world.goldens.count() == 2
+    monkeypatch.setattr("insula.daemon.lifecycle.goldens.CHOSEN_FOR", 0.0)
+    await snapping.snapshots.sweep()
+    (after,) = (snapping.home / "golden").iterdir()
+    assert after != before
+    await snapping.power.start(work)
 
 
 async def test_a_snapshot_that_cannot_be_made_does_not_keep_qubes_from_booting(
@@ -157,4 +176,6 @@ async def test_snapshots_of_removed_templates_go(snapping: Instance) -> None:
 
 
 def _snapshots(instance: Instance) -> set[str]:
-    return {one.parent.name for one in (instance.home / "golden").glob("*/meta.json")}
+    """Keys of the snapshots there are."""
+    found = (instance.home / "golden").glob("*/meta.json")
+    return {one.parent.name.partition("-")[0] for one in found}

@@ -1,7 +1,8 @@
 """Golden snapshots: a template's root booted once, parked, and kept as memory, state and layer.
 
 A snapshot's directory is complete or absent: it is made under another name and renamed. Its key is
-a digest of all that its clones must share with it.
+a digest of all that its clones must share with it. Two of one key, the later made anew, differ in
+the end of their directories' names: what belongs to one is never taken for the other's.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ from insula.daemon.storage.volumes import Storage, close
 
 BOOT_TIMEOUT = 300.0  # seconds until the agent of a booting machine answers
 PARK_TIMEOUT = 120.0
+CHOSEN_FOR = 120.0  # seconds for which a start may still want a snapshot that was made anew
 _ROOT, _PRIVATE = "root.qcow2", "private.qcow2"
 
 T = TypeVar("T")
@@ -109,13 +111,10 @@ class Goldens:
         self._building: dict[str, asyncio.Task[Golden]] = {}
 
     def find(self, basis: Basis) -> Golden | None:
-        """The finished snapshot of a basis, if there is one."""
-        golden = self._golden(basis)
-        return golden if (golden.directory / "meta.json").exists() else None
-
-    def _golden(self, basis: Basis) -> Golden:
+        """The newest finished snapshot of a basis, if there is one."""
         key = basis.key(self._engine)
-        return Golden(key, self._directory / key, basis.sizes())
+        made = max(self._directory.glob(f"{key}-*/meta.json"), key=_made_at, default=None)
+        return None if made is None else Golden(key, made.parent, basis.sizes())
 
     async def ensure(self, basis: Basis) -> Golden:
         """The snapshot of a basis, made now if there is none; callers of one basis share the work.
@@ -123,8 +122,10 @@ class Goldens:
         Raises:
             EngineError, AgentError: the machine did not boot, park or save.
         """
-        if (found := self.find(basis)) is not None:
-            return found
+        return self.find(basis) or await self.make(basis)
+
+    async def make(self, basis: Basis) -> Golden:
+        """A snapshot made now; one that is being made will do."""
         key = basis.key(self._engine)
         task = self._building.get(key)
         if task is None:
@@ -132,6 +133,10 @@ class Goldens:
             self._building[key] = task
             task.add_done_callback(lambda _done: self._building.pop(key, None))
         return await asyncio.shield(task)
+
+    def age(self, golden: Golden) -> float:
+        """Seconds since a snapshot was made."""
+        return time.time() - _made_at(golden.directory / "meta.json")
 
     def building(self) -> int:
         """How many snapshots are being made."""
@@ -153,12 +158,13 @@ class Goldens:
             await self._boot_and_save(name, run, scratch, basis)
             meta = {"made": time.time(), "seconds": round(time.monotonic() - started, 1)}
             (scratch / "meta.json").write_text(json.dumps(meta))
-            await asyncio.to_thread(_settle, scratch, self._directory / key)
+            place = self._directory / f"{key}-{time.time_ns()}"
+            await asyncio.to_thread(_settle, scratch, place)
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, True)
             await asyncio.to_thread(shutil.rmtree, run, True)
         log.info("golden snapshot made", extra={"key": key, "seconds": time.monotonic() - started})
-        return self._golden(basis)
+        return Golden(key, place, basis.sizes())
 
     async def _boot_and_save(self, name: str, run: Path, scratch: Path, basis: Basis) -> None:
         machine = await self._launch(name, run, scratch, basis)
@@ -207,16 +213,21 @@ class Goldens:
     async def sweep(self, keep: set[str]) -> None:
         """Remove snapshots whose key is not to be kept, and what a former daemon left unfinished.
 
+        Of each key the newest stays, and one before it for a while: a start may have chosen it.
         What lives on is untouched: its layers are open, its memory is mapped.
         """
         if not self._directory.is_dir():
             return
-        making = {self._scratch(key).name for key in self._building}
+        kept = {self._scratch(key).name for key in self._building}
+        for key in keep:
+            finished = sorted(self._directory.glob(f"{key}-*/meta.json"), key=_made_at)
+            kept |= {one.parent.name for one in finished[-1:]}
+            if finished and time.time() - _made_at(finished[-1]) < CHOSEN_FOR:
+                kept |= {one.parent.name for one in finished[-2:]}
         for entry in tuple(self._directory.iterdir()):
-            if entry.name in making or entry.name in keep:
-                continue
-            await self._engine.drop_images(entry)
-            await asyncio.to_thread(shutil.rmtree, entry, True)
+            if entry.name not in kept:
+                await self._engine.drop_images(entry)
+                await asyncio.to_thread(shutil.rmtree, entry, True)
 
     def _scratch(self, key: str) -> Path:
         """Where a snapshot is made."""
@@ -244,6 +255,11 @@ async def unless_gone(machine: Machine, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(working, ending, return_exceptions=True)
 
 
+def _made_at(meta: Path) -> float:
+    """When a snapshot was made, seconds since the epoch, as its directory's name says."""
+    return int(meta.parent.name.rpartition("-")[2]) / 1e9
+
+
 def _settle(scratch: Path, place: Path) -> None:
     """Make a finished snapshot durable under its name."""
     # Clones are handed its state while they run as its owner, where there is but one user: then
@@ -256,8 +272,6 @@ def _settle(scratch: Path, place: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    if place.exists():
-        shutil.rmtree(place)
     scratch.rename(place)
     descriptor = os.open(place.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:

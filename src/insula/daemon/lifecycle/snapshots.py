@@ -11,6 +11,9 @@ from insula.daemon.lifecycle.world import World
 from insula.daemon.model.qube import Qube, QubeClass
 from insula.protocol.errors import ReportableError
 
+OLDEST = 24 * 3600.0  # seconds after which a snapshot is made anew
+LOOK_EVERY = 600.0
+
 log = logging.getLogger(__name__)
 
 
@@ -48,21 +51,47 @@ class Snapshots:
 
     def wanted(self) -> set[str]:
         """Keys of all snapshots that some qube would start from."""
-        found: set[str] = set()
-        for qube in self._world.system.qubes.values():
-            found |= self._bases(qube).keys()
-        return found
+        return set(self._all_bases())
 
     async def sweep(self) -> None:
         """Remove snapshots that nothing starts from any more, unless one is being made."""
         if not self._world.goldens.building():
             await self._world.goldens.sweep(self.wanted())
 
+    async def keep_fresh(self) -> None:
+        """Make snapshots anew that are a day old, and clear away those before; never returns."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            try:
+                await self.renew()
+            except (ReportableError, OSError) as error:
+                log.warning("snapshots were not looked after", extra={"why": str(error)})
+
+    async def renew(self) -> None:
+        """Make those anew that are too old.
+
+        Raises:
+            ReportableError, OSError: the look failed.
+        """
+        goldens = self._world.goldens
+        await self._world.agent.ready()
+        for basis in self._all_bases().values():
+            golden = goldens.find(basis)
+            if golden is not None and goldens.age(golden) > OLDEST:
+                await goldens.make(basis)
+        await self.sweep()
+
     async def close(self) -> None:
         """Give up what is being made."""
         for task in tuple(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _all_bases(self) -> dict[str, Basis]:
+        found: dict[str, Basis] = {}
+        for qube in self._world.system.qubes.values():
+            found |= self._bases(qube)
+        return found
 
     def _bases(self, qube: Qube) -> dict[str, Basis]:
         """What snapshots are made from, by their keys, of a qube and of those made from it."""
