@@ -102,7 +102,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from insula.tools.doctor import report  # noqa: PLC0415
+    from insula.tools.doctor.report import report  # noqa: PLC0415
 
     return report(as_json=arguments.json)
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -30,6 +31,14 @@ class DidNotStartError(ReportableError):
     """A process of the instance ended or did not answer."""
 
 
+class PlaceError(ReportableError):
+    """The instance cannot lie where it should."""
+
+    def __init__(self, text: str, variable: str) -> None:
+        super().__init__(text)
+        self.hint = f"Set {variable} to a directory of your own; insula doctor knows more."
+
+
 def up() -> bool:
     """Start what is not running and wait until the daemon answers; False when it was up."""
     with _starting() as logs:
@@ -47,7 +56,7 @@ def show_windows(display: str) -> None:
         DidNotStartError: the display does not answer.
     """
     logs = instance.home() / "log"
-    logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make(logs, "INSULA_HOME")
     session = [sys.executable, "-m", "insula.desktop.session", "--display", display]
     try:
         done = subprocess.run(
@@ -132,11 +141,11 @@ def daemon_answers() -> bool:
 def _starting() -> Iterator[Path]:
     """One start at a time: the next waits, and finds everything done. Yields where logs lie."""
     run, home = instance.run(), instance.home()
-    for folder in (run, home):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _own(run)
     logs = home / "log"
-    logs.mkdir(mode=0o700, exist_ok=True)
+    _make(run, "INSULA_RUN")
+    _own(run)
+    for folder in (home, logs):
+        _make(folder, "INSULA_HOME")
     with (run / "up.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield logs
@@ -201,10 +210,26 @@ def _failure(text: str, log: Path, begins: int) -> DidNotStartError:
     return error
 
 
+def _make(folder: Path, variable: str) -> None:
+    """Make a directory of the instance, whose place the variable says.
+
+    Raises:
+        PlaceError: it cannot be made, or not be written to.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlaceError(f"{folder} cannot be made: {error.strerror}", variable) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PlaceError(f"{folder} cannot be written to", variable)
+
+
 def _own(run: Path) -> None:
     """Refuse a directory of sockets that somebody else could reach."""
     found = run.stat()
-    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        error = ReportableError(f"{run} must belong to you alone")
-        error.hint = f"chown and chmod it: chmod 700 {run}"
+    if found.st_uid != os.geteuid():
+        raise PlaceError(f"{run} is not yours", "INSULA_RUN")
+    if found.st_mode & 0o077:
+        error = ReportableError(f"{run} must be closed to others")
+        error.hint = f"Close it with: chmod 700 {shlex.quote(str(run))}"
         raise error

@@ -1,6 +1,16 @@
 """An accelerator is judged by a guest that ran, not by a file."""
 
-from insula.daemon.engine.qemu.detect import boot_sector, newest_machine_type, runs_guest
+import os
+import stat
+
+import pytest
+
+from insula.daemon.engine.qemu.detect import (
+    boot_sector,
+    newest_machine_type,
+    opens_to_others,
+    runs_guest,
+)
 
 
 async def test_the_tiny_guest_comes_to_its_end_under_emulation() -> None:
@@ -27,3 +37,12 @@ def test_the_boot_sector_is_one() -> None:
 
 async def test_the_machine_type_is_versioned() -> None:
     assert (await newest_machine_type()).startswith("pc-q35-")
+
+
+@pytest.mark.parametrize(
+    ("gid", "mode", "opens"),
+    [(0, 0o600, False), (0, 0o660, False), (104, 0o660, True), (0, 0o666, True)],
+)
+def test_a_kvm_for_root_alone_is_none_for_machines(gid: int, mode: int, opens: bool) -> None:
+    found = os.stat_result((stat.S_IFCHR | mode, 0, 0, 1, 0, gid, 0, 0, 0, 0))
+    assert opens_to_others(found) == opens

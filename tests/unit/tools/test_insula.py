@@ -1,4 +1,4 @@
-"""insula: up, down, status, unit; and what doctor finds."""
+"""insula: up, down, status, unit."""
 
 import fcntl
 import json
@@ -9,12 +9,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from insula.tools import doctor, insula, unit
-from insula.tools.doctor import Finding
+from insula.tools import insula, unit
 from tests.unit.tools.conftest import Run
 from tests.unit.tools.fake_daemon import FakeDaemon
 
@@ -129,6 +127,18 @@ def test_sockets_are_not_made_where_others_reach_them(instance: Path, run: Run) 
     assert f"chmod 700 {instance}" in done.err
 
 
+@pytest.mark.parametrize("variable", ["INSULA_RUN", "INSULA_HOME"])
+@pytest.mark.parametrize("place", ["/proc/none/of/ours", "/dev/null"])
+def test_a_place_that_cannot_be_made_is_named_with_its_variable(
+    instance: Path, run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, place: str
+) -> None:
+    monkeypatch.setenv(variable, place)
+    done = run(insula.main, "up")
+    assert (done.code, f"{place} cannot be made" in done.err) == (1, True)
+    assert f"Set {variable} to" in done.err
+    assert not (instance / "keeper.sock").exists()
+
+
 def test_a_path_too_long_for_sockets_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSULA_RUN", "/tmp/" + "x" * 100)
     done = run(insula.main, "status")
@@ -181,89 +191,6 @@ def test_systemd_takes_the_unit(run: Run, tmp_path: Path) -> None:
     verify = ["systemd-analyze", "--user", "verify", str(path)]
     done = subprocess.run(verify, capture_output=True, text=True, timeout=60, check=False)
     assert "insula.service" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("findings", "code"),
-    [
-        ([Finding("a", "ok", "fine")], 0),
-        ([Finding("a", "warning", "slow")], 0),
-        ([Finding("a", "ok", "fine"), Finding("longer", "lack", "none", ("do", "that"))], 1),
-    ],
-)
-def test_doctor_fails_only_for_a_lack(
-    run: Run, monkeypatch: pytest.MonkeyPatch, findings: list[Finding], code: int
-) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda: findings)
-    assert run(insula.main, "doctor").code == code
-    told = json.loads(run(insula.main, "doctor", "--json").out)
-    assert [one["subject"] for one in told] == [finding.subject for finding in findings]
-
-
-def test_doctor_shows_lines_to_run_below_what_is_lacking(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = [Finding("swap", "lack", "plain", ("sudo swapoff x",)), Finding("xen", "ok", "no")]
-    monkeypatch.setattr(doctor, "examine", lambda: found)
-    assert run(insula.main, "doctor").out == (
-        "lack     swap  plain\n               sudo swapoff x\nok       xen   no\n"
-    )
-
-
-def test_a_look_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> Finding:
-        raise OSError("no /proc here")
-
-    monkeypatch.setattr(doctor, "CHECKS", (broken, lambda: Finding("b", "ok", "")))
-    first, second = doctor.examine()
-    assert (first.subject, first.level) == ("broken", "warning")
-    assert "no /proc here" in first.text
-    assert second.subject == "b"
-
-
-def test_missing_programs_are_named_with_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "PROGRAMS", {"no-such-program": "its-package", "sh": "dash"})
-    found = doctor.programs()
-    assert (found.level, found.text) == ("lack", "not installed: no-such-program")
-    assert found.fix == ("sudo apt-get install --no-install-recommends its-package",)
-
-
-def test_a_display_is_asked_and_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DISPLAY", raising=False)
-    assert doctor.display().level == "warning"
-    monkeypatch.setenv("DISPLAY", ":7654321")
-    assert doctor.display().level == "lack"
-    monkeypatch.setenv("DISPLAY", "elsewhere:0")
-    assert doctor.display().level == "lack"
-
-
-@pytest.mark.parametrize(("free", "level"), [(11 << 30, "lack"), (13 << 30, "ok")])
-def test_room_on_the_disk(monkeypatch: pytest.MonkeyPatch, free: int, level: str) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free))
-    monkeypatch.setenv("INSULA_HOME", "/no/such/place/yet")
-    found = doctor.disk()
-    assert found.level == level
-    assert bool(found.fix) == (level == "lack")
-
-
-@pytest.mark.parametrize(
-    ("lines", "level"),
-    [
-        ("", "ok"),
-        ("/dev/zram0 partition 1 0 -2\n", "ok"),
-        ("/dev/no-such-disk partition 1 0 -2\n", "lack"),
-    ],
-)
-def test_swap_has_to_be_encrypted(monkeypatch: pytest.MonkeyPatch, lines: str, level: str) -> None:
-    real = Path.read_text
-
-    def read(path: Path) -> str:
-        return f"Filename Type Size\n{lines}" if path == Path("/proc/swaps") else real(path)
-
-    monkeypatch.setattr(Path, "read_text", read)
-    found = doctor.swap()
-    assert found.level == level
-    assert found.fix == (("sudo swapoff /dev/no-such-disk",) if level == "lack" else ())
 
 
 def test_only_one_start_at_a_time(real: Path) -> None:

@@ -91,12 +91,20 @@ async def runs_guest(accelerator: str, deadline: float = PROBE_DEADLINE) -> KvmV
 
 
 async def kvm_verdict() -> KvmVerdict:
-    """Whether this process may use KVM, and KVM works."""
+    """Whether machines of this process may use KVM, and KVM works."""
     if not _KVM_DEVICE.exists():
         return KvmVerdict(False, "/dev/kvm does not exist")
     if not os.access(_KVM_DEVICE, os.R_OK | os.W_OK):
         return KvmVerdict(False, "/dev/kvm may not be opened by this user")
+    if os.geteuid() == 0 and not opens_to_others(_KVM_DEVICE.stat()):
+        return KvmVerdict(False, "/dev/kvm may be opened by root alone, which no qube runs as")
     return await runs_guest("kvm")
+
+
+def opens_to_others(found: os.stat_result) -> bool:
+    """Whether a user with no group but the device's may read and write it."""
+    its_group = found.st_gid != 0 and found.st_mode & 0o060 == 0o060
+    return its_group or found.st_mode & 0o006 == 0o006
 
 
 async def newest_machine_type() -> str:
