@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from insula.protocol.errors import ReportableError
 from insula.template.bootstrap import bootstrap
-from insula.template.programs import ProgramFailedError, as_root, run
+from insula.template.programs import ProgramFailedError, as_root, require_root, run
 from insula.template.progress import Progress
 from insula.template.recipe import Recipe
 from insula.template.space import NoSpaceError, free_space, ran_out, require_space
@@ -22,6 +23,12 @@ from insula.template.space import NoSpaceError, free_space, ran_out, require_spa
 LABEL = "insula-root"
 _UNFINISHED = ".building-"
 _JOURNAL = 32  # MiB
+
+
+class CacheError(ReportableError):
+    """Templates cannot be built where they are to be kept."""
+
+    hint = "Set INSULA_CACHE to a directory of your own."
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +54,23 @@ def build(recipe: Recipe, cache_dir: Path, progress: Progress) -> BuiltTemplate:
     done.
 
     Raises:
+        CacheError: the cache is not this user's to write to.
         NoSpaceError: the cache's file system is too small, found before or while building.
         NoDebianSourceError: apt of this machine knows no such Debian.
+        NoRangesError: this user has no range of ids to build with.
         ProgramMissingError: a program that a build needs is not installed.
         ProgramFailedError: one failed.
     """
     templates = cache_dir / "templates"
-    templates.mkdir(parents=True, exist_ok=True)
     found = cached(recipe, cache_dir)
     if found is not None:
         return found
+    _make_writable(templates)
     with _only_builder(templates, progress) as lock:
         found = cached(recipe, cache_dir)
         if found is not None:
             return found
+        require_root()
         for unfinished in templates.glob(f"{_UNFINISHED}*"):
             _remove(unfinished)
         require_space(templates, recipe.needed_space)
@@ -75,6 +85,15 @@ def build(recipe: Recipe, cache_dir: Path, progress: Progress) -> BuiltTemplate:
         finally:
             _remove(work)
     return _built(templates / recipe.hash, recipe.hash)
+
+
+def _make_writable(templates: Path) -> None:
+    try:
+        templates.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(f"{templates} cannot be made: {error.strerror}") from error
+    if not os.access(templates, os.W_OK | os.X_OK):
+        raise CacheError(f"{templates} cannot be written to")
 
 
 def _built(directory: Path, recipe_hash: str) -> BuiltTemplate:

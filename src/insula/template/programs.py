@@ -28,6 +28,26 @@ class ProgramMissingError(ReportableError):
         self.hint = "Install it with: apt install mmdebstrap e2fsprogs qemu-utils uidmap util-linux"
 
 
+class NoRangesError(ReportableError):
+    """This user cannot make files of several owners, as a root has them."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(f"templates are built with ranges of subordinate ids, and: {said}")
+        self.hint = "See the line to run with: insula doctor"
+
+
+def require_root() -> None:
+    """Do nothing when `as_root` works.
+
+    Raises:
+        NoRangesError: it does not. ProgramMissingError: what it needs is not installed.
+    """
+    try:
+        run(as_root(["true"]))
+    except ProgramFailedError as error:
+        raise NoRangesError(error.output) from error
+
+
 def as_root(argv: Sequence[str]) -> list[str]:
     """The same command as root: really, or in a namespace where this user's range of ids is.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from insula.template import build as build_module
-from insula.template.build import BuiltTemplate, build, cached
+from insula.template.build import BuiltTemplate, CacheError, build, cached
 from insula.template.programs import ProgramFailedError
 from insula.template.progress import Progress
 from insula.template.recipe import Recipe
@@ -97,6 +97,12 @@ def test_a_recipe_is_built_once(tmp_path: Path, bootstrapped: Bootstrapped) -> N
     built = build(RECIPE, tmp_path, quiet)
     assert build(RECIPE, tmp_path, quiet) == built == cached(RECIPE, tmp_path)
     assert bootstrapped.roots == 1
+
+
+def test_a_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CacheError, match="cannot be made: Not a directory"):
+        build(RECIPE, tmp_path / "file", quiet)
 
 
 def test_a_changed_recipe_is_built_beside(tmp_path: Path, bootstrapped: Bootstrapped) -> None:

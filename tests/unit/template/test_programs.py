@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from insula.template.programs import ProgramFailedError, ProgramMissingError, as_root, run
+from insula.template import programs
+from insula.template.programs import (
+    NoRangesError,
+    ProgramFailedError,
+    ProgramMissingError,
+    as_root,
+    require_root,
+    run,
+)
 
 DEADLINE = 30_000  # milliseconds
 
@@ -38,6 +46,19 @@ def test_a_program_runs_as_root_of_its_namespace(tmp_path: Path) -> None:
     run(as_root(["sh", "-c", f"id -u; echo $$; touch {tmp_path}/made"]), heard=lines.append)
     assert lines == ["0", "1"]
     assert (tmp_path / "made").stat().st_uid == os.geteuid()
+
+
+def test_a_namespace_that_cannot_be_made_is_told_before_a_build(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    unshare = tmp_path / "unshare"
+    unshare.write_text("#!/bin/sh\necho no line matching user >&2\nexit 1\n")
+    unshare.chmod(0o755)
+    require_root()
+    monkeypatch.setattr(programs, "_PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(NoRangesError, match="no line matching user") as caught:
+        require_root()
+    assert "insula doctor" in (caught.value.hint or "")
 
 
 def test_a_listener_that_raises_ends_the_program() -> None:
