@@ -73,8 +73,8 @@ kvm: setup ## the tests with virtual machines, on KVM
 	fi
 
 .PHONY: soak
-soak: setup ## slow tests: a hundred clones, hours of starts and ends
-	.venv/bin/pytest tests/soak
+soak: setup ## a hundred clones, none of which may draw what another drew
+	INSULA_TEST_CLONES=100 .venv/bin/pytest tests/vm/test_clones.py --timeout 1200 -k 'seed_alone or share_no_ids'
 
 .PHONY: fuzz
 fuzz: setup ## the parsers, SECONDS_EACH for each

@@ -32,7 +32,7 @@ from insula.daemon.storage.places import Places
 from insula.daemon.storage.plan import Plan
 from insula.keeper.spawn import Spawning, spawn
 from insula.protocol import qrexec
-from insula.protocol.control import Attach, ControlType, Seed
+from insula.protocol.control import Attach, ControlType, Seed, Seeded
 from insula.protocol.frames import frame, take_raw_frame
 from insula.protocol.keeper import JailKind, JailSpec
 from insula.protocol.qrexec import ExecParameters, MessageType
@@ -55,6 +55,7 @@ class Floor:
     golden: Golden
     memory: int
     accelerator: Accelerator
+    agent: Path
 
     @classmethod
     def of(cls, home: Path, run: Path, template: str, key: str) -> "Floor":
@@ -69,6 +70,7 @@ class Floor:
             golden=golden,
             memory=images.load_sealed(golden.directory / "ram"),
             accelerator=Accelerator(**verdict["accelerator"]),
+            agent=home / "agent.img",
         )
 
     def once(self, scratch: Path, command: str = ECHO) -> float:
@@ -89,17 +91,21 @@ class Floor:
 
 
 class BareMachine:
-    """One clone, made by hand."""
+    """One clone, made by hand.
+
+    free_before_seed: how many processes besides the agent could run before it had its seed.
+    """
 
     def __init__(self, floor: Floor, scratch: Path, undo: ExitStack) -> None:
         self._undo = undo
         self._scratch = scratch
+        self.free_before_seed = -1
         self._ports = iter(range(FIRST_DATA_PORT, RAW_PORT))
         qmp, control = self._listen("qmp"), self._listen("control")
         jail, given = self._jail(floor, qmp, control)
         spawning = spawn(jail, given)
         undo.callback(_end, spawning)
-        self._qmp = _Qmp(self._connect("qmp", undo))
+        self.qmp = Qmp(self._connect("qmp", undo))
         self._restore(floor.golden.directory / "state")
         self._control = self._connect("control", undo)
         self._seed()
@@ -121,8 +127,8 @@ class BareMachine:
         name = f"data{port}"
         backend = {"addr": {"type": "fd", "data": {"str": name}}, "server": False}
         with far:
-            self._qmp.give(far.fileno(), name)
-            self._qmp.ask(
+            self.qmp.give(far.fileno(), name)
+            self.qmp.ask(
                 "chardev-change", id=f"c{port}", backend={"type": "socket", "data": backend}
             )
         return near
@@ -177,8 +183,8 @@ class BareMachine:
             Plan(volume=Volume(owner=owner, name="private", size=PRIVATE_SIZE)),
             Plan(volume=Volume(owner=owner, name="volatile", size=VOLATILE_SIZE)),
         )
-        image = floor.places.home / "agent.img"
-        agent = Disk("agent", (Layer(image, "raw"),), True, image.stat().st_size)
+        size = floor.agent.stat().st_size
+        agent = Disk("agent", (Layer(floor.agent, "raw"),), True, size)
         disks = (*attach(floor.places, plans), open_disk(agent))
         self._undo.callback(close, disks)
         return disks
@@ -195,18 +201,18 @@ class BareMachine:
 
     def _restore(self, path: Path) -> None:
         capabilities = [{"capability": "x-ignore-shared", "state": True}]
-        self._qmp.ask("migrate-set-capabilities", capabilities=capabilities)
+        self.qmp.ask("migrate-set-capabilities", capabilities=capabilities)
         state = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._qmp.give(state, "state")
+            self.qmp.give(state, "state")
         finally:
             os.close(state)
-        self._qmp.ask("migrate-incoming", uri="fd:state")
+        self.qmp.ask("migrate-incoming", uri="fd:state")
         deadline = time.monotonic() + DEADLINE
-        while self._qmp.ask("query-status")["status"] == "inmigrate":
+        while self.qmp.ask("query-status")["status"] == "inmigrate":
             if time.monotonic() > deadline:
                 raise TimeoutError("the state was not restored")
-        self._qmp.ask("cont")
+        self.qmp.ask("cont")
 
     def _seed(self) -> None:
         nonce = os.urandom(NONCE_SIZE)
@@ -217,6 +223,7 @@ class BareMachine:
             received += finder.feed(_some(self._control))
             while (raw := take_raw_frame(received, 65_536)) is not None:
                 if raw.type == ControlType.SEEDED:
+                    self.free_before_seed = Seeded.decode(raw.body).others
                     return
 
     def _listen(self, name: str) -> int:
@@ -234,7 +241,7 @@ class BareMachine:
         return connection
 
 
-class _Qmp:
+class Qmp:
     """A monitor, one command after the other."""
 
     def __init__(self, connection: socket.socket) -> None:

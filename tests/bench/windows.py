@@ -15,7 +15,8 @@ def windows(setting: Setting) -> list[Figure]:
     with (
         XServer.started("1280x1024x24") as desktop,
         desktop.program("openbox", "--sm-disable", stderr=subprocess.DEVNULL),
-        _session(setting, desktop),
+        setting.instance.on_display(desktop.display),
+        setting.instance.running("insula", "session"),
     ):
         desktop.wait_for_window_manager()
         _first_window(setting, desktop)
@@ -31,20 +32,13 @@ def windows(setting: Setting) -> list[Figure]:
     ]
 
 
-def _session(setting: Setting, desktop: XServer) -> "subprocess.Popen[bytes]":
-    setting.instance.environment["DISPLAY"] = desktop.display
-    return setting.instance.start("insula", "session")
-
-
 def _first_window(setting: Setting, desktop: XServer) -> float:
     begun = time.monotonic()
-    process = setting.instance.start("qvm-run", "-q", f"--dispvm={WITH_X}", "--", "xterm")
-    while desktop.framed("[disp") is None:
-        if time.monotonic() - begun > 60:
-            raise TimeoutError("no window came")
-    taken = time.monotonic() - begun
-    process.terminate()
-    process.communicate(timeout=30)
+    with setting.instance.running("qvm-run", "-q", f"--dispvm={WITH_X}", "--", "xterm"):
+        while desktop.framed("[disp") is None:
+            if time.monotonic() - begun > 60:
+                raise TimeoutError("no window came")
+        taken = time.monotonic() - begun
     while desktop.framed("[disp") is not None:
         if time.monotonic() - begun > 60:
             raise TimeoutError("the window stays")

@@ -48,6 +48,15 @@ class Instance:
         )
 
     @contextmanager
+    def on_display(self, display: str) -> Iterator[None]:
+        """Have commands find a display for the length of the block."""
+        self.environment["DISPLAY"] = display
+        try:
+            yield
+        finally:
+            del self.environment["DISPLAY"]
+
+    @contextmanager
     def running(self, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
         """A command for the length of the block; one that has not ended by then is killed."""
         process = self.start(*words)

@@ -22,15 +22,13 @@ def desktop(instance: Instance) -> Iterator[XServer]:
     """A display with a window manager and the instance's session."""
     with XServer.started("1600x1000x24") as server, server.program("openbox", "--sm-disable"):
         server.wait_for_window_manager()
-        instance.environment["DISPLAY"] = server.display
-        session = instance.start("insula", "session")
-        try:
-            yield server
-        finally:
-            session.terminate()
-            said = session.communicate(timeout=30)[1].decode()
-            del instance.environment["DISPLAY"]
-            print(said)
+        with instance.on_display(server.display):
+            session = instance.start("insula", "session")
+            try:
+                yield server
+            finally:
+                session.terminate()
+                print(session.communicate(timeout=30)[1].decode())
 
 
 @pytest.fixture(scope="module")
