@@ -20,6 +20,7 @@ class Loop:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[int], None]] = {}
+        self._events: dict[int, int] = {}
         self._soon: list[Callable[[], None]] = []
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
@@ -28,14 +29,18 @@ class Loop:
     def add(self, descriptor: int, events: int, callback: Callable[[int], None]) -> None:
         """Call back with the events seen on a descriptor."""
         self._callbacks[descriptor] = callback
+        self._events[descriptor] = events
         self._epoll.register(descriptor, events)
 
     def change(self, descriptor: int, events: int) -> None:
-        """Wait for other events."""
-        self._epoll.modify(descriptor, events)
+        """Wait for other events; costs nothing when they are the same."""
+        if self._events.get(descriptor) != events:
+            self._events[descriptor] = events
+            self._epoll.modify(descriptor, events)
 
     def drop(self, descriptor: int) -> None:
         """Forget a descriptor, before it is closed."""
+        self._events.pop(descriptor, None)
         if self._callbacks.pop(descriptor, None) is not None:
             with suppress(OSError):
                 self._epoll.unregister(descriptor)

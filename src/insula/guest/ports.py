@@ -142,7 +142,7 @@ class Port:
                 self._queue.popleft()
             else:
                 self._queue[0] = head[sent:]
-        if (was_full and not self.full) or not self._queue:
+        if was_full and not self.full:
             self.on_drained()
 
 
