@@ -18,6 +18,9 @@ from insula.guest.loop import EDGE, HANGUP, READ, WRITE, Loop
 VIRTIO_WRITE = 32_768  # bytes; a port takes no more at once
 MAX_QUEUED = 262_144  # bytes after which a writer should wait
 _READ_SIZE = 65_536
+_FULL = 4096  # bytes of one of the kernel's buffers: after a read of as many there may be more
+# A port that is closed is always ready: only what changes may wake us.
+_CLOSED = READ | WRITE | HANGUP | EDGE
 _OPENING = 2.0  # seconds the kernel has to learn that the other side is open
 
 
@@ -32,6 +35,7 @@ class Port:
         self._reading = True
         self._seen_open = False
         self._doubted = False
+        self._level = False
         self.on_data: Callable[[bytes], None] = lambda _data: None
         self.on_closed: Callable[[], None] = lambda: None
         self.on_drained: Callable[[], None] = lambda: None
@@ -40,7 +44,8 @@ class Port:
         """Serve a non-blocking descriptor."""
         self._descriptor = descriptor
         self._seen_open = False
-        self._loop.add(descriptor, READ | WRITE | HANGUP | EDGE, self._ready)
+        self._level = False
+        self._loop.add(descriptor, _CLOSED, self._ready)
         self._loop.soon(self._read)
 
     @property
@@ -69,6 +74,7 @@ class Port:
     def pause(self) -> None:
         """Stop reading, so that the other side has to wait."""
         self._reading = False
+        self._arrange(level=False)
 
     def resume(self) -> None:
         """Read again."""
@@ -92,6 +98,13 @@ class Port:
         if events & (READ | HANGUP):
             self._read()
 
+    def _arrange(self, *, level: bool) -> None:
+        """What to be woken by: while data come, not by each time that the port could take some."""
+        self._level = level
+        if self._descriptor >= 0:
+            events = (READ | HANGUP | (WRITE if self._queue else 0)) if level else _CLOSED
+            self._loop.change(self._descriptor, events)
+
     def _read(self) -> None:
         while self._descriptor >= 0 and self._reading:
             try:
@@ -102,9 +115,14 @@ class Port:
             except OSError:
                 data = b""
             if not data:
+                self._arrange(level=False)
                 self._maybe_ended()
                 return
             self.on_data(data)
+            if self._reading and not self._level:
+                self._arrange(level=True)
+            if self._level and len(data) < _FULL:
+                return  # If there is more, that is what wakes us next.
 
     def _maybe_ended(self) -> None:
         if self._seen_open:
@@ -142,6 +160,8 @@ class Port:
                 self._queue.popleft()
             else:
                 self._queue[0] = head[sent:]
+        if self._level:
+            self._arrange(level=True)
         if was_full and not self.full:
             self.on_drained()
 
