@@ -25,6 +25,7 @@ from insula.protocol.qrexec import (
 )
 from insula.protocol.resync import MarkerFinder
 
+_AT_ONCE = 4096  # bytes that a pipe takes whole or not at all
 _MAX_INPUT = 262_144  # bytes for a program that does not read, after which the caller waits
 
 
@@ -108,6 +109,8 @@ class Call:
         self._lost()
 
     def _take(self, data: bytes) -> None:
+        if self._limit is not None and not self._received and self._pass_whole(data):
+            return
         try:
             self._received += self._finder.feed(data)
             if self._limit is None:
@@ -119,6 +122,21 @@ class Call:
                 self._take_message(*message)
         except ProtocolError:
             self._lost()
+
+    def _pass_whole(self, data: bytes) -> bool:
+        """Give the program one whole message of input, if it is that and is taken at once."""
+        if self._input < 0 or self._input_queue or len(data) <= HEADER.size:
+            return False
+        kind, length = HEADER.unpack_from(data)
+        if kind != MessageType.DATA_STDIN or length != len(data) - HEADER.size:
+            return False
+        if length > _AT_ONCE:
+            return False
+        try:
+            os.write(self._input, data[HEADER.size :])
+        except OSError:
+            return False  # Said again, and then dealt with, the long way.
+        return True
 
     def _begin(self, limit: int) -> None:
         self._limit = limit

@@ -62,8 +62,16 @@ class Port:
         """Send data, now or when there is room."""
         if self._descriptor < 0:
             return
-        self._queue.append(memoryview(data))
-        self._queued += len(data)
+        sent = 0
+        if not self._queue and len(data) <= VIRTIO_WRITE:
+            try:  # Most of what is written is taken at once.
+                sent = os.write(self._descriptor, data)
+            except OSError:
+                sent = 0  # Said again, and then dealt with, below.
+            if sent == len(data):
+                return
+        self._queue.append(memoryview(data)[sent:])
+        self._queued += len(data) - sent
         self._flush()
 
     def forget_queued(self) -> None:
