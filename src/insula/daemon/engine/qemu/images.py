@@ -2,12 +2,16 @@
 
 import errno
 import fcntl
+import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 PIXEL_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _CHUNK = 64 * 1024 * 1024
+_PAGE = 4096
+_ZEROS = bytes(_PAGE)
 
 
 def blank(name: str, size: int, seals: int = 0) -> int:
@@ -36,11 +40,12 @@ def load_sealed(path: Path) -> int:
 
 
 def store(descriptor: int, path: Path) -> None:
-    """Write a memory file to disk, holes kept, and make it durable."""
+    """Write a memory file to disk, zeros as holes, and make it durable."""
     target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.ftruncate(target, os.fstat(descriptor).st_size)
-        copy_sparse(descriptor, target)
+        for start, stop in _extents(descriptor):
+            _copy_nonzero(descriptor, target, start, stop)
         os.fsync(target)
     finally:
         os.close(target)
@@ -48,6 +53,12 @@ def store(descriptor: int, path: Path) -> None:
 
 def copy_sparse(source: int, target: int) -> None:
     """Copy what is not a hole from source to target, at the same places."""
+    for start, stop in _extents(source):
+        _copy_range(source, target, start, stop)
+
+
+def _extents(source: int) -> Iterator[tuple[int, int]]:
+    """Beginnings and ends of what is not a hole."""
     end = os.fstat(source).st_size
     at = 0
     while at < end:
@@ -57,9 +68,23 @@ def copy_sparse(source: int, target: int) -> None:
             if error.errno == errno.ENXIO:  # Nothing but a hole from here.
                 return
             raise
-        stop = os.lseek(source, start, os.SEEK_HOLE)
-        _copy_range(source, target, start, stop)
-        at = stop
+        at = os.lseek(source, start, os.SEEK_HOLE)
+        yield start, at
+
+
+def _copy_nonzero(source: int, target: int, start: int, stop: int) -> None:
+    """Copy runs of pages that are not all zeros."""
+    with mmap.mmap(source, stop - start, prot=mmap.PROT_READ, offset=start) as mapped:
+        begin = None
+        for at in range(0, stop - start, _PAGE):
+            if mapped[at : at + _PAGE] == _ZEROS:
+                if begin is not None:
+                    _copy_range(source, target, start + begin, start + at)
+                    begin = None
+            elif begin is None:
+                begin = at
+        if begin is not None:
+            _copy_range(source, target, start + begin, stop)
 
 
 def _copy_range(source: int, target: int, start: int, stop: int) -> None:

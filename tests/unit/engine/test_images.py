@@ -1,0 +1,33 @@
+"""Memory images: stored without their zeros, loaded sealed, the same all the while."""
+
+import os
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from insula.daemon.engine.qemu import images
+
+PAGE = 4096
+PAGES = 24
+
+
+@given(used=st.dictionaries(st.integers(0, PAGES - 1), st.sampled_from([b"\0", b"x"])))
+def test_an_image_comes_back_as_it_was(used: dict[int, bytes]) -> None:
+    """used: pages that were touched, with zeros or with something."""
+    memory = images.blank("memory", PAGES * PAGE)
+    for page, byte in used.items():
+        os.pwrite(memory, byte * PAGE, page * PAGE)
+    content = os.pread(memory, PAGES * PAGE, 0)
+    path = Path("/dev/shm", f"insula-test-image-{os.getpid()}")
+    path.unlink(missing_ok=True)
+    try:
+        images.store(memory, path)
+        written = sum(byte != b"\0" for byte in used.values())
+        assert path.stat().st_blocks * 512 == written * PAGE
+        loaded = images.load_sealed(path)
+    finally:
+        path.unlink()
+        os.close(memory)
+    assert os.pread(loaded, PAGES * PAGE, 0) == content
+    os.close(loaded)
