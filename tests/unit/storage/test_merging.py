@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from insula.daemon.model.machine import Disk, Layer
@@ -155,6 +155,7 @@ def test_any_bytes_are_a_header_or_a_protocol_error(untrusted: bytes) -> None:
 
 
 @settings(deadline=None)
+@example(changes=[], header=[(40, 128)], cut=104)  # an L1 table beyond any file
 @given(
     changes=st.lists(
         st.tuples(st.integers(0, 4 * CLUSTER // 8 - 1), st.integers(0, 2**64 - 1)), max_size=8

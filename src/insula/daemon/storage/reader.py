@@ -48,9 +48,9 @@ class Qcow2Reader:
         self._file_size = os.fstat(descriptor).st_size
         self._clusters = -(-header.size // CLUSTER)
         entries = -(-self._clusters // L2_ENTRIES)
-        untrusted = os.pread(descriptor, entries * 8, header.l1_offset)
-        if len(untrusted) != entries * 8:
+        if header.l1_offset + entries * 8 > self._file_size:
             raise ProtocolError("the L1 table ends early")
+        untrusted = os.pread(descriptor, entries * 8, header.l1_offset)
         self._l1 = struct.unpack(f">{entries}Q", untrusted)
         self._loaded = -1
         self._l2: tuple[int, ...] = ()
