@@ -55,7 +55,7 @@ class Processes:
             if known.status is None:
                 raise SpawnError(f"{name} runs already")
             self.forget(name)
-        if len(self._known) >= MAX_PROCESSES:
+        if len(self._known) >= MAX_PROCESSES and not self._forget_longest_ended():
             raise SpawnError(f"there are {MAX_PROCESSES} processes already")
         layers = spawn(spec, given)
         process = _Process(name, layers, Ring(self._loop, layers.output), answer)
@@ -109,6 +109,14 @@ class Processes:
         if process.status is None:
             raise SpawnError(f"{name} still runs")
         del self._known[name]
+
+    def _forget_longest_ended(self) -> bool:
+        """Make room where nobody came back for what has ended; False when all run."""
+        for name, process in self._known.items():
+            if process.status is not None:
+                del self._known[name]
+                return True
+        return False
 
     def running(self) -> int:
         """How many have not ended."""

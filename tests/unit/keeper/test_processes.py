@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from insula.keeper import processes
 from insula.keeper.client import KeeperClient, KeeperError, Spawned
-from insula.keeper.spawn import parent
+from insula.keeper.loop import Loop
+from insula.keeper.spawn import SpawnError, parent
 from insula.protocol.keeper import JailKind, JailSpec
 from tests.keeping import SLEEPER, TIMEOUT, UID, Keeping, gone, shell, until
 
@@ -268,3 +270,31 @@ async def test_a_process_has_its_limits(keeper: Keeping) -> None:
     assert os.getpriority(os.PRIO_PROCESS, spawned.pid) == 7
     if UID is not None:
         assert limits.split("Max processes")[1].split()[:2] == ["512"] * 2
+
+
+def test_what_has_ended_makes_room_and_what_runs_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "MAX_PROCESSES", 2)
+    loop, answered, ended = Loop(), set[str](), set[str]()
+    held = processes.Processes(loop, lambda name, _status: ended.add(name))
+
+    def start(name: str) -> None:
+        held.start(name, SLEEPER, [], lambda _started, _pidfd, _why: answered.add(name))
+        while name not in answered:
+            loop.step()
+
+    def end(name: str) -> None:
+        held.kill(name)
+        while name not in ended:
+            loop.step()
+
+    for name in ("first", "second", "third"):
+        start(name)
+        end(name)
+    assert set(held.listing()) == {"second", "third"}
+    start("fourth")
+    start("fifth")
+    with pytest.raises(SpawnError, match="2 processes already"):
+        start("sixth")
+    end("fourth")
+    end("fifth")
+    assert held.running() == 0

@@ -179,6 +179,8 @@ class Goldens:
         except BaseException:
             await machine.kill()
             raise
+        finally:
+            await self._engine.release(name)
 
     async def _launch(self, name: str, run: Path, scratch: Path, basis: Basis) -> Machine:
         root = replace(

@@ -29,6 +29,8 @@ from insula.keeper.client import KeeperClient, KeeperError, Requirements, assert
 from insula.protocol.keeper import JailKind, JailSpec
 
 START_TIMEOUT = 30.0
+END_TIMEOUT = 10.0
+_END_POLL = 0.005  # what waits for a machine ends a moment after it, with no event of its own
 MACHINES = ("qube-", "golden-")  # what processes of the keeper's that are machines are called
 SOCKETS = ("qmp", "control", "gui")
 # An arena for each thread, and slices never given back, cost an idle machine 3 MB.
@@ -214,9 +216,22 @@ class QemuEngine:
     async def release(self, name: str) -> None:
         with suppress(KeyError):
             await self._keeper.drop(f"pixels/{name}")
-        with suppress(KeyError, KeeperError):
+        with suppress(KeyError):
             await self._keeper.kill(name)
+            try:
+                async with asyncio.timeout(END_TIMEOUT):
+                    while not await self._forget(name):
+                        await asyncio.sleep(_END_POLL)
+            except TimeoutError:
+                raise EngineError(f"{name} does not end") from None
+
+    async def _forget(self, name: str) -> bool:
+        """Whether both layers of a machine have ended and the keeper remembers them no more."""
+        try:
             await self._keeper.forget(name)
+        except KeeperError:
+            return False
+        return True
 
 
 async def _both(one: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]) -> None:
