@@ -145,7 +145,9 @@ def test_no_room_on_the_disk_is_said_and_loses_nothing(
 @contextmanager
 def _no_room(place: Path) -> Iterator[None]:
     """A full file system at place for the length of the block."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "none", place], check=True)
+    options = f"size=8k,mode=700,uid={os.getuid()},gid={os.getgid()}"
+    as_root = [] if os.geteuid() == 0 else ["sudo"]
+    subprocess.run([*as_root, "mount", "-t", "tmpfs", "-o", options, "none", place], check=True)
     try:
         with (place / "filling").open("wb", buffering=0) as filling:
             while True:
@@ -155,7 +157,7 @@ def _no_room(place: Path) -> Iterator[None]:
                     break
         yield
     finally:
-        subprocess.run(["umount", place], check=True)
+        subprocess.run([*as_root, "umount", place], check=True)
 
 
 def test_bytes_that_are_no_request_harm_nobody(instance: Instance, qubes: tuple[str, str]) -> None:
