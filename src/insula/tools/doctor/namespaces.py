@@ -42,7 +42,9 @@ def subordinate_ids() -> Finding:
     if os.geteuid() == 0:
         return Finding(subject, "ok", "not needed by root")
     name = user_name()
-    complaint = _complaint(_RANGE)
+    # Where no user namespace can be made, unshare would wait for ever for one with ranges.
+    forbidden = _complaint(_OWN)
+    complaint = forbidden or _complaint(_RANGE)
     if complaint is None:
         return Finding(subject, "ok", f"{name} has them")
     first = _first_free()
@@ -52,10 +54,10 @@ def subordinate_ids() -> Finding:
         if not any(owner in (name, str(os.getuid())) for owner, _, _ in _ranges(path))
     ]
     if words:
-        fix = f"{sudo()}usermod {' '.join(words)} {name}"
-        return Finding(subject, "lack", f"{name} has none: templates cannot be built", (fix,))
-    fix = f"{sudo()}apt-get install --reinstall uidmap"
-    return Finding(subject, "lack", f"templates cannot be built: {complaint}", (fix,))
+        line = f"{sudo()}usermod {' '.join(words)} {name}"
+        return Finding(subject, "lack", f"{name} has none: templates cannot be built", (line,))
+    fix = () if forbidden else (f"{sudo()}apt-get install --reinstall uidmap",)
+    return Finding(subject, "lack", f"templates cannot be built: {complaint}", fix)
 
 
 def _complaint(command: tuple[str, ...]) -> str | None:
