@@ -129,6 +129,20 @@ def _state(instance: Instance, name: str) -> str:
     return instance.say("qvm-ls", "--raw-data", "--fields", "state", name).strip()
 
 
+def test_a_clone_has_as_much_memory_as_it_is_given(instance: Instance, app: str) -> None:
+    total = "sed -n 's/MemTotal: *//p' /proc/meminfo"
+    small = int(instance.say("qvm-run", "-p", app, total).split()[0])
+    instance.say("qvm-shutdown", "--wait", app)
+    instance.say("qvm-prefs", app, "memory", "1536")
+    instance.say("qvm-start", app)
+    wait_for(
+        lambda: int(instance.say("qvm-run", "-p", app, total).split()[0]) - small >= 1000 * 1024,
+        "the memory that was added",
+    )
+    use = "head -c 900M /dev/zero > /dev/shm/large; stat -c %s /dev/shm/large"
+    assert instance.say("qvm-run", "-p", app, use) == f"{900 << 20}\n"
+
+
 def test_changes_of_a_template_reach_its_qubes_at_their_next_start(
     instance: Instance, app: str
 ) -> None:

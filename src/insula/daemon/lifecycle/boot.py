@@ -3,7 +3,14 @@
 _OPTIONS = (
     *("root=/dev/vda", "rootfstype=ext4", "rw", "quiet", "console=ttyS0", "insula=1"),
     # Nothing that wakes an idle qube, and nothing that looks for what no qube has.
-    *("nowatchdog", "no_timer_check", "audit=0", "8250.nr_uarts=1", "noresume"),
+    *(
+        "nowatchdog",
+        "no_timer_check",
+        "audit=0",
+        "8250.nr_uarts=1",
+        "noresume",
+        "memhp_default_state=online_movable",
+    ),
 )
 _WITHOUT_WINDOWS = "insula.gui=0"  # The template's units for X and windows stay out.
 
