@@ -109,6 +109,18 @@ async def test_what_else_its_user_runs_takes_nothing_of_its_limit_of_threads(
     await spawn(keeper, image[1])
 
 
+async def test_its_user_may_be_allowed_less_than_a_jail_is(
+    keeper: Keeping, image: tuple[Path, int]
+) -> None:
+    lowered = ["/usr/bin/prlimit", "--core=0:0", "--pid", str(keeper.pid)]
+    assert await asyncio.to_thread(complaint, lowered) == ""
+    await spawn(keeper, image[1])
+    pid = (await keeper.client.list())["q"].pid
+    limits = Path("/proc", str(pid), "limits").read_text().splitlines()
+    (core,) = (line.split()[-3:] for line in limits if line.startswith("Max core file size"))
+    assert core == ["0", "0", "bytes"]
+
+
 async def test_a_keeper_hides_itself_from_others_of_its_user(keeper: Keeping) -> None:
     """Descriptors it holds are in no /proc that a program of the same user can open."""
     for command, name in (("cat", "environ"), ("cat", "maps"), ("ls", "fd")):

@@ -192,11 +192,12 @@ def _become(
         if spec.uid is None:
             enter_namespaces()
             keep_from_writing(spec.descriptors)
+            _limit(spec)
         else:
+            _limit(spec)
             os.setgroups(_kvm_groups() if spec.kvm else [])
             os.setresgid(spec.uid, spec.uid, spec.uid)
             os.setresuid(spec.uid, spec.uid, spec.uid)
-        _limit(spec)
         ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             with suppress(OSError):  # The C library keeps some for itself.
@@ -257,7 +258,11 @@ def _limit(spec: JailSpec) -> None:
     if spec.address_space is not None:
         limits[resource.RLIMIT_AS] = spec.address_space
     for kind, limit in limits.items():
-        resource.setrlimit(kind, (limit, limit))
+        try:
+            resource.setrlimit(kind, (limit, limit))
+        except ValueError:  # The keeper's user is allowed less.
+            _, hard = resource.getrlimit(kind)
+            resource.setrlimit(kind, (hard, hard))
     if spec.nice:
         os.nice(spec.nice)
 
