@@ -13,12 +13,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from insula.client import instance
-from insula.client.errors import DaemonNotRunningError, QubesDaemonAccessError
+from insula.client.admin import call
+from insula.client.errors import (
+    DaemonNotRunningError,
+    QubesDaemonAccessError,
+    QubesDaemonCommunicationError,
+)
 from insula.client.local_socket import request
 from insula.protocol.errors import ReportableError
 
 START_TIMEOUT = 60.0  # seconds; a first start judges KVM and takes over running qubes
 STOP_TIMEOUT = 180.0
+ANSWER_TIMEOUT = 5.0
 _POLL = 0.02
 _LOG_END = 2000  # characters of a log that an error shows
 KEEPER_SOCKET = "keeper.sock"
@@ -42,7 +48,7 @@ class PlaceError(ReportableError):
 def up() -> bool:
     """Start what is not running and wait until the daemon answers; False when it was up."""
     with _starting() as logs:
-        if daemon_answers():
+        if daemon_answers() or not _await_former():
             return False
         _start_keeper(logs)
         _start_daemon(logs / DAEMON_LOG)
@@ -133,8 +139,28 @@ def _is_held(path: Path) -> bool:
 
 
 def daemon_answers() -> bool:
-    """Whether a daemon serves this instance."""
-    return instance.answers(instance.run() / instance.ADMIN_SOCKET)
+    """Whether a daemon serves this instance: one that is dying may still be connected to."""
+    try:
+        call("dom0", "admin.vmclass.List", timeout=ANSWER_TIMEOUT)
+    except (DaemonNotRunningError, QubesDaemonAccessError, QubesDaemonCommunicationError):
+        return False
+    return True
+
+
+def _await_former() -> bool:
+    """Wait for a daemon that does not answer to be gone; False when it came to answer.
+
+    Raises:
+        DidNotStartError: it is still there, and silent.
+    """
+    deadline = time.monotonic() + START_TIMEOUT
+    while _is_held(instance.home() / "insulad.lock"):
+        if daemon_answers():
+            return False
+        if time.monotonic() > deadline:
+            raise DidNotStartError("a daemon of this instance is there, but does not answer")
+        time.sleep(_POLL)
+    return True
 
 
 @contextmanager
