@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import insula.keeper
 from insula.keeper.client import KeeperClient, start_keeper
@@ -82,12 +83,15 @@ def _start_as(user: int, scratch: Path) -> None:
     subprocess.run(
         [*argv, "--background", str(scratch / "keeper.log")],
         env={"PYTHONPATH": str(scratch), "HOME": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"},
-        user=user,
-        group=user,
-        extra_groups=[],
+        **as_user(user),
         timeout=TIMEOUT,
         check=True,
     )
+
+
+def as_user(uid: int | None) -> dict[str, Any]:
+    """Options of subprocess to become a user."""
+    return {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
 
 
 async def _end(made: Keeping) -> None:

@@ -15,14 +15,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from insula.daemon.engine.qemu.arguments import BINARY, SANDBOX
 from insula.keeper.client import Requirements, assert_jailed, described
 from insula.keeper.jail import bwrap_argv
 from insula.protocol.keeper import JailKind, JailSpec
 from tests.jail.tries import PATHS, SOCKETS
-from tests.keeping import TIMEOUT, UID, Keeping
+from tests.keeping import TIMEOUT, UID, Keeping, as_user
 
 SOURCE = Path(__file__).with_name("probe.c")
 OTHER_UID = UID and UID + 16
@@ -142,11 +141,6 @@ def world() -> Iterator[World]:
         assert victim.stdout is not None
         memory = victim.stdout.readline().decode().strip()
         yield World(scratch, library, server.getsockname()[1], victim.pid, memory)
-
-
-def as_user(uid: int | None) -> dict[str, Any]:
-    """Options of subprocess to become a user."""
-    return {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
 
 
 def qemu(*words: str) -> tuple[str, ...]:

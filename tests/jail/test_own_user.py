@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from insula.keeper.client import KeeperError
-from tests.jail.probing import as_user
-from tests.keeping import TIMEOUT, Keeping, keeping, shell
+from tests.keeping import TIMEOUT, Keeping, as_user, keeping, shell
 
 PERSON = 764_200_000 if os.geteuid() == 0 else None  # whose keeper it is, if not ours
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.keeping import as_user
+
 BIN = Path(sys.executable).parent
 COMMAND_TIMEOUT = 120.0
 BUILD_TIMEOUT = 900.0
@@ -20,11 +22,16 @@ BUILD_TIMEOUT = 900.0
 
 @dataclass(slots=True)
 class Instance:
-    """Home and sockets in directories of the test's own; templates come from the person's cache."""
+    """Home and sockets in directories of the test's own; templates come from the person's cache.
+
+    programs: where commands are. user: who runs them, if not who runs the tests.
+    """
 
     home: Path
     run: Path
     environment: dict[str, str] = field(default_factory=dict)
+    programs: Path = BIN
+    user: int | None = None
 
     @classmethod
     def make(cls, scratch: Path) -> "Instance":
@@ -40,11 +47,12 @@ class Instance:
             "INSULA_RUN": str(self.run),
         }
         return subprocess.Popen(
-            [str(BIN / words[0]), *words[1:]],
+            [str(self.programs / words[0]), *words[1:]],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
+            **as_user(self.user),
         )
 
     @contextmanager

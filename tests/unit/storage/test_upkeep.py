@@ -1,5 +1,7 @@
 """Volumes between starts: what is kept, what is shared and what is removed."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -84,6 +86,22 @@ async def test_imported_image_is_shared_not_copied_and_bounds_the_size(
     image.unlink()
     async with attached(storage, Plan(volume=snapshot(size=root.size), source=root)) as disk:
         disk_io(disk, "read -P 7 100M 1M")
+
+
+@pytest.mark.parametrize("reason", [errno.EXDEV, errno.EPERM])
+async def test_an_image_that_cannot_be_linked_is_copied(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    """EPERM: of a file that somebody else owns, as in a cache of templates for several users."""
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    image = tmp_path / "home" / "built.qcow2"
+    run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "128M"])
+    monkeypatch.setattr(os, "link", refuse)
+    root = await storage.import_image(saved("root"), image, "qcow2")
+    assert (root.size, image.stat().st_nlink) == (2 * SIZE, 1)
 
 
 @pytest.mark.parametrize("how", ["link", "copy"])

@@ -23,6 +23,8 @@ from insula.daemon.storage.places import VOLATILE, VOLUMES, Places
 from insula.protocol.errors import ProtocolError
 
 How = Literal["link", "copy"]
+# Another file system, one without links or with no more for this file, or a file of somebody else.
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def prepare(places: Places) -> None:
@@ -185,13 +187,13 @@ def _image_size(path: Path, image: int, image_format: LayerFormat) -> int:
 
 
 def _linked(image: int, parent: int, name: str) -> bool:
-    """Give an open file a further name; False when that is another file system."""
+    """Give an open file a further name; False where it cannot have one."""
     files.unlink(parent, name)
     try:
         # Of the open file, so that what was checked is what is linked.
         os.link(f"/proc/self/fd/{image}", name, dst_dir_fd=parent, follow_symlinks=True)
     except OSError as error:
-        if error.errno != errno.EXDEV:
+        if error.errno not in _NO_LINK:
             raise
         return False
     return True
