@@ -72,9 +72,11 @@ def test_a_display_is_asked_and_not_believed(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(("free", "level"), [(11 << 30, "lack"), (13 << 30, "ok")])
-def test_room_on_the_disk(monkeypatch: pytest.MonkeyPatch, free: int, level: str) -> None:
+def test_room_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, level: str
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free))
-    monkeypatch.setenv("INSULA_HOME", "/no/such/place/yet")
+    monkeypatch.setenv("INSULA_HOME", str(tmp_path / "not" / "yet"))
     found = resources.disk()
     assert found.level == level
     assert bool(found.fix) == (level == "lack")
