@@ -89,9 +89,9 @@ def test_a_disposable_is_of_its_own_and_vanishes(instance: Instance, dvm: str) -
         assert not (set(_files(instance)) - before)
         process.communicate(b"\n", timeout=60)
         assert process.returncode == 0
-    assert name not in instance.say("qvm-ls", "--raw-list")
-    assert set(_files(instance)) == before
-    assert not list((instance.run / "qubes").iterdir())
+    wait_for(lambda: name not in instance.say("qvm-ls", "--raw-list"), "its end", timeout=5)
+    wait_for(lambda: set(_files(instance)) == before, "the end of its files", timeout=5)
+    wait_for(lambda: not list((instance.run / "qubes").iterdir()), "its sockets' end", timeout=5)
 
 
 def _files(instance: Instance) -> Iterator[Path]:
