@@ -197,7 +197,7 @@ class BareMachine:
             os.write(key, layer.key)
             os.lseek(key, 0, os.SEEK_SET)
         assert layer.fd is not None
-        return OpenLayer(descriptor=layer.fd, format=layer.format, writable=layer.writable, key=key)
+        return OpenLayer(descriptor=layer.fd, key=key)
 
     def _restore(self, path: Path) -> None:
         capabilities = [{"capability": "x-ignore-shared", "state": True}]

@@ -136,6 +136,22 @@ class Machine(Protocol):
         """Give it memory bytes in all, beyond those of its shape."""
         ...
 
+    async def plug(self, disk: Disk) -> None:
+        """Give it a further disk; its layers are open, and stay the caller's to close.
+
+        Raises:
+            EngineError: there is no room for it, or a disk of that serial; nothing of it is left.
+        """
+        ...
+
+    async def unplug(self, serial: str) -> None:
+        """Take a further disk away; returns when the guest has let go of it.
+
+        Raises:
+            EngineError: there is none of that serial, or the guest keeps it.
+        """
+        ...
+
     async def save(self, directory: Path) -> None:
         """Stop it and write its memory and state into directory; it is gone afterwards."""
         ...

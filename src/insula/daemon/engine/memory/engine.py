@@ -20,6 +20,7 @@ from insula.daemon.engine.interface import (
     MachineSpec,
     RunState,
 )
+from insula.daemon.model.machine import Disk
 
 _CHUNK = 65_536
 _START_TIMEOUT = 20.0
@@ -38,6 +39,7 @@ class MemoryMachine:
         self._callbacks: list[Callable[[], None]] = []
         self._watch = asyncio.create_task(self._follow())
         self.memory_added = 0
+        self.disks: dict[str, Disk] = {}
 
     @property
     def pid(self) -> int:
@@ -97,6 +99,15 @@ class MemoryMachine:
 
     async def grow(self, memory: int) -> None:
         self.memory_added = memory
+
+    async def plug(self, disk: Disk) -> None:
+        if disk.serial in self.disks:
+            raise EngineError(f"{self.name} has a disk {disk.serial!r} already")
+        self.disks[disk.serial] = disk
+
+    async def unplug(self, serial: str) -> None:
+        if self.disks.pop(serial, None) is None:
+            raise EngineError(f"{self.name} has no disk {serial!r}")
 
     async def save(self, directory: Path) -> None:
         for name in ("ram", "state"):

@@ -16,7 +16,8 @@ from insula.daemon.engine.interface import (
     MachineSpec,
     Shape,
 )
-from insula.daemon.model.machine import Disk
+from insula.daemon.engine.qemu import blocks
+from insula.daemon.model.machine import Disk, Layer
 
 BINARY = "/usr/bin/qemu-system-x86_64"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -78,8 +79,6 @@ class OpenLayer:
     """A layer of a disk, opened for this launch; key: a descriptor of its passphrase."""
 
     descriptor: int
-    format: str
-    writable: bool
     key: int | None
 
 
@@ -125,11 +124,6 @@ def _accel(spec: MachineSpec, accelerator: Accelerator) -> str:
     if accelerator.name == "tcg":
         words.append(f"tb-size={spec.code_cache // MIB}")
     return ",".join(filter(None, words))
-
-
-def top_node(disk: Disk) -> str:
-    """The name of a disk's uppermost block node."""
-    return f"{disk.serial}-top"
 
 
 def _memory(spec: MachineSpec, sources: Sources, descriptors: Descriptors) -> list[str]:
@@ -200,65 +194,30 @@ def _root_ports(shape: Shape) -> list[str]:
 def _disk(
     disk: Disk, layers: tuple[OpenLayer, ...], slot: int, descriptors: Descriptors
 ) -> list[str]:
-    words: list[str] = []
-    top = top_node(disk)
-    if not layers:
-        node: dict[str, Any] = {
-            "driver": "null-co",
-            "node-name": top,
-            "size": disk.size,
-            "read-zeroes": True,
-        }
-        words += ["-blockdev", json.dumps(node)]
+    words = [] if layers else ["-blockdev", json.dumps(blocks.blank_node(disk))]
     below: str | None = None
-    for place, layer in enumerate(layers):
-        name = top if place == len(layers) - 1 else f"{disk.serial}-{place}"
-        words += _layer(name, below, layer, descriptors)
+    for name, layer, opened in zip(blocks.node_names(disk), disk.layers, layers, strict=False):
+        words += _layer(name, layer, below, opened, descriptors)
         below = name
-    device = {
-        "driver": "virtio-blk-pci",
-        "id": f"disk-{disk.serial}",
-        "drive": top,
-        "serial": disk.serial,
-        "addr": f"{slot:#x}",
-        # What a snapshot's placeholder accepts, its clones' images must too.
-        "discard": True,
-        "write-zeroes": True,
-    }
+    device = {**blocks.device(disk), "addr": f"{slot:#x}"}
     return [*words, "-device", json.dumps(device)]
 
 
-def _layer(name: str, below: str | None, layer: OpenLayer, descriptors: Descriptors) -> list[str]:
-    words: list[str] = []
-    number = descriptors.add(layer.descriptor)
-    file_node: dict[str, Any] = {
-        "driver": "file",
-        "node-name": f"{name}-file",
-        "filename": f"/dev/fdset/{number}",
-        "read-only": not layer.writable,
-        "auto-read-only": False,
-        "discard": "unmap",
-    }
-    words += ["-add-fd", f"fd={number},set={number}", "-blockdev", json.dumps(file_node)]
-    node: dict[str, Any] = {
-        "driver": layer.format,
-        "node-name": name,
-        "file": f"{name}-file",
-        "read-only": not layer.writable,
-        "discard": "unmap",
-    }
-    if layer.format == "qcow2":
-        node["backing"] = below
-    if layer.key is not None:
+def _layer(
+    name: str, layer: Layer, below: str | None, opened: OpenLayer, descriptors: Descriptors
+) -> list[str]:
+    number = descriptors.add(opened.descriptor)
+    words = ["-add-fd", f"fd={number},set={number}"]
+    words += ["-blockdev", json.dumps(blocks.file_node(name, layer, number))]
+    if opened.key is not None:
         secret = {
             "qom-type": "secret",
-            "id": f"{name}-key",
+            "id": blocks.key_id(name),
             "format": "raw",
-            "file": f"/proc/self/fd/{descriptors.add(layer.key)}",
+            "file": f"/proc/self/fd/{descriptors.add(opened.key)}",
         }
         words += ["-object", json.dumps(secret)]
-        node["encrypt"] = {"format": "luks", "key-secret": f"{name}-key"}
-    return [*words, "-blockdev", json.dumps(node)]
+    return [*words, "-blockdev", json.dumps(blocks.layer_node(name, layer, below))]
 
 
 def _boot(spec: MachineSpec, sources: Sources, descriptors: Descriptors) -> list[str]:

@@ -20,8 +20,8 @@ from insula.daemon.engine.qemu.arguments import (
     OpenLayer,
     Sources,
     arguments,
-    top_node,
 )
+from insula.daemon.engine.qemu.blocks import top_node
 from insula.daemon.engine.qemu.machine import QemuMachine
 from insula.daemon.engine.qemu.qmp import Monitor
 from insula.daemon.model.machine import Layer
@@ -93,7 +93,9 @@ class QemuEngine:
                 spawned = await self._keeper.spawn(spec.name, jail, descriptors.given)
                 undo.push_async_callback(self.release, spec.name)
                 monitor = Monitor(spec.name, spec.run / "qmp.sock")
-                machine = QemuMachine(spec.name, spawned.pid, spawned.pidfd, monitor)
+                machine = QemuMachine(
+                    spec.name, spawned.pid, spawned.pidfd, monitor, own_user=self._root
+                )
                 undo.push_async_callback(machine.kill)
                 await self._connect(spec.name, machine, monitor)
                 if spec.for_snapshot and sources.memory is not None:
@@ -201,7 +203,7 @@ class QemuEngine:
         except ProcessLookupError:
             return None
         monitor = Monitor(name, run / "qmp.sock")
-        machine = QemuMachine(name, found.pid, pidfd, monitor)
+        machine = QemuMachine(name, found.pid, pidfd, monitor, own_user=self._root)
         try:
             await monitor.connect(START_TIMEOUT)
         except EngineError:
@@ -292,7 +294,7 @@ def _open_layer(layer: Layer, opened: ExitStack) -> OpenLayer:
         key = _closing(os.memfd_create("insula-key", os.MFD_CLOEXEC), opened)
         os.write(key, layer.key)
         os.lseek(key, 0, os.SEEK_SET)
-    return OpenLayer(descriptor=descriptor, format=layer.format, writable=layer.writable, key=key)
+    return OpenLayer(descriptor=descriptor, key=key)
 
 
 def _host_processor() -> str:

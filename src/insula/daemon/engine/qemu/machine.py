@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from insula.daemon.engine.interface import EngineError, MachineGoneError, RunState
-from insula.daemon.engine.qemu import images
+from insula.daemon.engine.qemu import images, plugging
 from insula.daemon.engine.qemu.qmp import Monitor
+from insula.daemon.model.machine import Disk
 
 KILL_TIMEOUT = 10.0
 SAVE_TIMEOUT = 120.0
@@ -19,10 +20,16 @@ _GROWTH_STEP = 2 * 1024 * 1024  # bytes; virtio-mem's block size on x86
 
 
 class QemuMachine:
-    """One QEMU process in its jail, known by a pidfd and a monitor."""
+    """One QEMU process in its jail, known by a pidfd and a monitor.
 
-    def __init__(self, name: str, pid: int, pidfd: int, monitor: Monitor) -> None:
+    own_user: its user is nobody else's, and owns no file.
+    """
+
+    def __init__(
+        self, name: str, pid: int, pidfd: int, monitor: Monitor, *, own_user: bool
+    ) -> None:
         self.name = name
+        self._own_user = own_user
         self._pid = pid
         self._pidfd = pidfd
         self._monitor = monitor
@@ -129,6 +136,12 @@ class QemuMachine:
                 "bus": "rp0",
             },
         )
+
+    async def plug(self, disk: Disk) -> None:
+        await plugging.plug(self._monitor, self.name, disk, own_user=self._own_user)
+
+    async def unplug(self, serial: str) -> None:
+        await plugging.unplug(self._monitor, self.name, serial)
 
     async def announce_sizes(self, sizes: dict[str, int]) -> None:
         """Tell a clone's guest what size its disks really have, by block node."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, cast
 
-from qemu.qmp import ConnectError, EventListener, QMPClient, QMPError
+from qemu.qmp import ConnectError, QMPClient, QMPError
 from qemu.qmp.qmp_client import ExecuteError
 
 from insula.daemon.engine.interface import EngineError, MachineGoneError
@@ -24,10 +24,10 @@ class Monitor:
         self._name = name
         self._path = path
         self._client = QMPClient(name)
+        # It would keep every event there ever was, for nobody to read.
+        self._client.remove_listener(self._client.events)
         self._descriptors = asyncio.Lock()
         self._fdname = 0
-        self._listener = EventListener()
-        self._events: asyncio.Task[None] | None = None
 
     async def connect(self, deadline: float) -> Self:
         """Greet the QEMU, which may only just be starting behind its listening socket.
@@ -35,22 +35,12 @@ class Monitor:
         Raises:
             EngineError: it did not answer within deadline seconds.
         """
-        self._client.register_listener(self._listener)
         try:
             async with asyncio.timeout(deadline):
                 await self._client.connect(str(self._path))
         except (ConnectError, QMPError, OSError, TimeoutError) as error:
             raise EngineError(f"{self._name}: its monitor does not answer: {error}") from error
         return self
-
-    def on_event(self, callback: Callable[[str, dict[str, Any]], None]) -> None:
-        """Call back for each event with its name and data."""
-
-        async def follow() -> None:
-            async for event in self._listener:
-                callback(str(event["event"]), cast(dict[str, Any], event.get("data", {})))
-
-        self._events = asyncio.create_task(follow())
 
     async def execute(
         self,
@@ -96,9 +86,41 @@ class Monitor:
                     await self.execute("closefd", {"fdname": fdname})
                 raise
 
+    async def add_descriptor(self, descriptor: int) -> int:
+        """Give the QEMU a descriptor for a set of its own; returns the set's number."""
+        async with self._descriptors:
+            try:
+                self._client.send_fd_scm(descriptor)
+            except (OSError, AssertionError) as error:
+                raise MachineGoneError(f"{self._name}: add-fd: {error}") from error
+            return int((await self.execute("add-fd"))["fdset-id"])
+
+    async def until(
+        self,
+        event: str,
+        matches: Callable[[dict[str, Any]], bool],
+        deadline: float,
+        command: str,
+        arguments: dict[str, Any],
+    ) -> None:
+        """Run a command and wait for the event that says it came to its end.
+
+        Raises:
+            EngineError: QEMU refused it, or the event did not come in deadline seconds.
+            MachineGoneError: the connection ended.
+        """
+        with self._client.listener(event) as listener:
+            await self.execute(command, arguments)
+            try:
+                async with asyncio.timeout(deadline):
+                    async for one in listener:
+                        if matches(cast(dict[str, Any], one.get("data", {}))):
+                            return
+            except TimeoutError:
+                raise EngineError(f"{self._name}: {command} does not come to its end") from None
+        raise MachineGoneError(f"{self._name}: {command}: the connection ended")
+
     async def close(self) -> None:
         """Disconnect; the QEMU goes on."""
-        if self._events is not None:
-            self._events.cancel()
         with suppress(QMPError, OSError, EOFError):
             await self._client.disconnect()

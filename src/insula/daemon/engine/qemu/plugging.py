@@ -1,0 +1,158 @@
+"""Further disks of a running QEMU: plugged in, and taken away again with nothing of them left.
+
+What belongs to a disk is asked of the QEMU each time, so that a daemon may take away what an
+earlier one plugged in.
+"""
+
+import os
+import re
+import stat
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from typing import Any
+
+from insula.daemon.engine.interface import EngineError, MachineGoneError
+from insula.daemon.engine.qemu import blocks
+from insula.daemon.engine.qemu.qmp import Monitor
+from insula.daemon.model.machine import Disk, Layer
+
+UNPLUG_TIMEOUT = 15.0  # seconds a guest has to let go of a disk
+_PERIPHERALS = "/machine/peripheral"
+_KEPT_BUS = "rp0"  # memory that is added is plugged in there
+_ROOT_PORT = re.compile(r"rp[0-9]+", re.ASCII)
+_SET = re.compile(r"/dev/fdset/([0-9]+)", re.ASCII)
+
+
+class NoFreeSlotError(EngineError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} has no free slot for another device")
+        self.hint = "Detach a device first."
+
+
+async def plug(monitor: Monitor, name: str, disk: Disk, *, own_user: bool) -> None:
+    """Give a machine one more disk. own_user: its process has a user that owns no file.
+
+    Raises:
+        EngineError: it was refused; nothing of it is left.
+    """
+    if not 0 < len(disk.serial) <= blocks.LONGEST_SERIAL or not disk.layers:
+        raise EngineError(f"{name}: {disk.serial!r} is no disk that could be plugged in")
+    async with AsyncExitStack() as undo:
+        below: str | None = None
+        for node, layer in zip(blocks.node_names(disk), disk.layers, strict=True):
+            await _add_layer(monitor, node, layer, below, undo, own_user=own_user)
+            below = node
+        bus = await _free_bus(monitor, name)
+        await monitor.execute("device_add", {**blocks.device(disk), "bus": bus})
+        undo.pop_all()
+
+
+async def _add_layer(
+    monitor: Monitor,
+    node: str,
+    layer: Layer,
+    below: str | None,
+    undo: AsyncExitStack,
+    *,
+    own_user: bool,
+) -> None:
+    descriptor = _checked(layer, own_user=own_user)
+    number = await monitor.add_descriptor(descriptor)
+    undo.push_async_callback(partial(_try, monitor, "remove-fd", {"fdset-id": number}))
+    if layer.key is not None:
+        secret = {
+            "qom-type": "secret",
+            "id": blocks.key_id(node),
+            "format": "raw",
+            "data": layer.key.decode("ascii"),
+        }
+        await monitor.execute("object-add", secret)
+        undo.push_async_callback(partial(_try, monitor, "object-del", {"id": secret["id"]}))
+    for added in (blocks.file_node(node, layer, number), blocks.layer_node(node, layer, below)):
+        await monitor.execute("blockdev-add", added)
+        gone = {"node-name": added["node-name"]}
+        undo.push_async_callback(partial(_try, monitor, "blockdev-del", gone))
+
+
+def _checked(layer: Layer, *, own_user: bool) -> int:
+    """A layer's descriptor, if a QEMU may have it that was taken over."""
+    if layer.fd is None:
+        raise ValueError(f"layer {layer.path} is not open")
+    mode = os.fstat(layer.fd).st_mode
+    if not layer.writable and not own_user and stat.S_ISREG(mode) and mode & stat.S_IWUSR:
+        # Its process would be the file's owner, and could open it anew to write.
+        error = EngineError(f"{layer.path} could be written by a machine that is to read it alone")
+        error.hint = f"Take its write permission away: chmod a-w {layer.path}"
+        raise error
+    return layer.fd
+
+
+async def unplug(monitor: Monitor, name: str, serial: str) -> None:
+    """Take a disk away, once the guest has let go of it.
+
+    Raises:
+        EngineError: there is no such disk, or the guest does not let go of it.
+    """
+    device = blocks.device_id(serial)
+    if device not in await _peripherals(monitor):
+        raise EngineError(f"{name} has no disk {serial!r}")
+    await monitor.until(
+        "DEVICE_DELETED",
+        lambda data: data.get("device") == device,
+        UNPLUG_TIMEOUT,
+        "device_del",
+        {"id": device},
+    )
+    await _remove_nodes(monitor, serial)
+
+
+async def _remove_nodes(monitor: Monitor, serial: str) -> None:
+    nodes: dict[str, str] = {
+        node["node-name"]: str(node.get("file", ""))
+        for node in await monitor.execute("query-named-block-nodes", {"flat": True})
+        if blocks.belongs(node["node-name"], serial)
+    }
+    # From the top down, each over its file: a node can go once nothing uses it.
+    tops = sorted((one for one in nodes if not one.endswith("-file")), key=_height, reverse=True)
+    for node in tops:
+        for gone in (node, f"{node}-file"):
+            await monitor.execute("blockdev-del", {"node-name": gone})
+        await _try(monitor, "object-del", {"id": blocks.key_id(node)})
+        found = _SET.fullmatch(nodes.get(f"{node}-file", ""))
+        if found is not None:
+            await _try(monitor, "remove-fd", {"fdset-id": int(found[1])})
+
+
+def _height(node: str) -> float:
+    place = node.rpartition("-")[2]
+    return float("inf") if place == "top" else int(place)
+
+
+async def _free_bus(monitor: Monitor, name: str) -> str:
+    ports, used = set(), {_KEPT_BUS}
+    for peripheral in await _peripherals(monitor):
+        if _ROOT_PORT.fullmatch(peripheral):
+            ports.add(peripheral)
+            continue
+        where = {"path": f"{_PERIPHERALS}/{peripheral}", "property": "parent_bus"}
+        with suppress(EngineError):  # Not everything is on a bus.
+            used.add(str(await monitor.execute("qom-get", where)).rpartition("/")[2])
+    free = sorted(ports - used, key=lambda port: int(port[2:]))
+    if not free:
+        raise NoFreeSlotError(name)
+    return free[0]
+
+
+async def _peripherals(monitor: Monitor) -> list[str]:
+    entries: list[dict[str, Any]] = await monitor.execute("qom-list", {"path": _PERIPHERALS})
+    return [entry["name"] for entry in entries if entry["type"].startswith("child<")]
+
+
+async def _try(monitor: Monitor, command: str, arguments: dict[str, Any]) -> None:
+    """Undo a step as far as it can be undone."""
+    try:
+        await monitor.execute(command, arguments)
+    except MachineGoneError:
+        raise
+    except EngineError:
+        return
