@@ -94,6 +94,11 @@ class Instance:
         assert done.returncode == 0, f"{words}: {done.returncode}\n{done.stderr.decode()}"
         return done.stdout.decode()
 
+    def remove(self, name: str) -> None:
+        """Remove a qube, once the disposables made from it have gone: they go after their calls."""
+        removed = ("qvm-remove", "--force", name)
+        wait_for(lambda: self.command(*removed).returncode == 0, f"the removal of {name}")
+
     def up(self) -> None:
         self.say("insula", "up")
 

@@ -123,7 +123,7 @@ def test_a_killed_disposable_is_removed(instance: Instance) -> None:
         process.communicate(timeout=30)
         assert process.returncode == 255
     assert name not in instance.say("qvm-ls", "--raw-list")
-    instance.say("qvm-remove", "--force", "dvm-faults")
+    instance.remove("dvm-faults")
 
 
 def test_no_room_on_the_disk_is_said_and_loses_nothing(

@@ -19,7 +19,7 @@ def app(instance: Instance) -> Iterator[str]:
     instance.say("qvm-create", "--label", "blue", name)
     yield name
     instance.command("qvm-kill", name)
-    instance.say("qvm-remove", "--force", name)
+    instance.remove(name)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def dvm(instance: Instance) -> Iterator[str]:
     instance.say("qubes-prefs", "default_dispvm", name)
     yield name
     instance.say("qubes-prefs", "--default", "default_dispvm")
-    instance.say("qvm-remove", "--force", name)
+    instance.remove(name)
 
 
 def test_home_is_kept_and_root_is_not(instance: Instance, app: str) -> None:
