@@ -26,7 +26,8 @@ from tests.desktop.host import BLUE, Host, JailedViewer
 SOURCES = Path(__file__).parents[2] / "src"
 TIMEOUT = 20.0  # seconds for anything that a test waits for
 REGION_SIZE = 64 * 1024 * 1024
-ENDLESS = ("-e", "sleep", "1000")  # for an xterm: a person's shell may set titles of its own
+# For an xterm: a person's shell may set titles of its own. One that is ended too early may leave it.
+LASTING = ("-e", "sleep", "100")
 _F_ADD_SEALS, _F_SEAL_SHRINK = 1033, 2
 Value = TypeVar("Value")
 

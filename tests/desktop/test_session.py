@@ -13,7 +13,7 @@ import pytest
 
 from tests.desktop.fake_daemon import FakeDaemon, FakeQube
 from tests.desktop.host import Host
-from tests.desktop.joined import ENDLESS, SOURCES, XServer, running, running_agent, wait_for
+from tests.desktop.joined import LASTING, SOURCES, XServer, running, running_agent, wait_for
 
 SESSION = [sys.executable, "-m", "insula.desktop.session"]
 
@@ -37,7 +37,7 @@ def work(
     daemon.qubes["work"] = qube
     with (
         running_agent(host, qube_display, tmp_path, qube.uuid),
-        qube_display.program("xterm", "-title", "hello", *ENDLESS),
+        qube_display.program("xterm", "-title", "hello", *LASTING),
     ):
         yield qube
 
@@ -111,14 +111,14 @@ def test_viewers_go_on_while_the_daemon_is_away_and_new_qubes_are_shown_after(
         wait_for(lambda: desktop.framed("hello"), "the window")
         daemon.stop()
         pid = work.opened[-1].pid
-        stack.enter_context(qube_display.program("xterm", "-title", "meanwhile", *ENDLESS))
+        stack.enter_context(qube_display.program("xterm", "-title", "meanwhile", *LASTING))
         wait_for(lambda: desktop.framed("meanwhile"), "a window while no daemon is there")
         other = FakeQube("other")
         daemon.qubes["other"] = other
         away = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         second = stack.enter_context(XServer.started("800x600x24"))
         stack.enter_context(running_agent(host, second, away, other.uuid))
-        stack.enter_context(second.program("xterm", "-title", "started", *ENDLESS))
+        stack.enter_context(second.program("xterm", "-title", "started", *LASTING))
         daemon.start()
         assert wait_for(lambda: desktop.framed("started"), "the qube").title == "[other] started"
         assert not gone(pid)

@@ -13,7 +13,7 @@ import xcffib.xproto
 
 from insula.protocol.gui.geometry import Rect
 from tests.desktop.host import BLUE, Host, JailedViewer
-from tests.desktop.joined import ENDLESS, Joined, TopLevel, XServer, inside, ring, wait_for
+from tests.desktop.joined import LASTING, Joined, TopLevel, XServer, inside, ring, wait_for
 
 RED, GREEN = 0xFF0000, 0x00FF00
 
@@ -98,7 +98,7 @@ def words_with(server: XServer, window: int, name: str, word: int) -> tuple[int,
 
 
 def test_a_terminal_appears_in_its_labels_frame(joined: Joined) -> None:
-    terminal = ("xterm", "-title", "hello", "-geometry", "60x15", "-bg", "#00ff00", *ENDLESS)
+    terminal = ("xterm", "-title", "hello", "-geometry", "60x15", "-bg", "#00ff00", *LASTING)
     with joined.qube.program(*terminal):
         shown = joined.shown("hello")
         assert shown.title == "[work] hello"
@@ -123,7 +123,7 @@ def test_debians_own_library_serves_the_agent_too(
     monkeypatch.setenv("INSULA_TEST_AGENT_PYTHON", "/usr/bin/python3")
     with (
         Joined.started(host, desktop, qube_display, tmp_path) as joined,
-        joined.qube.program("xterm", "-title", "old", "-bg", "#00ff00", *ENDLESS),
+        joined.qube.program("xterm", "-title", "old", "-bg", "#00ff00", *LASTING),
     ):
         shown = joined.shown("old")
         wait_for(lambda: GREEN in inside(desktop.pixels(shown.outer), 4), "the terminal's pixels")
