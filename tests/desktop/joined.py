@@ -26,7 +26,7 @@ from tests.desktop.host import BLUE, Host, JailedViewer
 SOURCES = Path(__file__).parents[2] / "src"
 TIMEOUT = 20.0  # seconds for anything that a test waits for
 REGION_SIZE = 64 * 1024 * 1024
-# For an xterm: a person's shell may set titles of its own. One that is ended too early may leave it.
+# For an xterm: a person's shell may set titles. One that is ended very early leaves it behind.
 LASTING = ("-e", "sleep", "100")
 _F_ADD_SEALS, _F_SEAL_SHRINK = 1033, 2
 Value = TypeVar("Value")
