@@ -21,7 +21,7 @@ import pytest
 from insula.daemon.engine.qemu import images
 from insula.keeper.client import KeeperClient
 from tests.bench.floor import BareMachine, Floor
-from tests.vm.instance import Instance, wait_for
+from tests.vm.instance import Instance
 from tests.vm.laboratory import Laboratory, without_generation_id
 
 CLONES = int(os.environ.get("INSULA_TEST_CLONES", "6"))
@@ -145,9 +145,7 @@ def test_clones_of_the_daemon_share_no_ids_and_no_randomness(instance: Instance)
     for _ in range(CLONES):
         words = ("qvm-run", "-p", "-q", "--dispvm=dvm-clones", f"cat /etc/machine-id; {_DRAWN}")
         drawn.append(instance.say(*words).split())
-    # The last disposable may still be going when its command has ended.
-    removal = ("qvm-remove", "--force", "dvm-clones")
-    wait_for(lambda: instance.command(*removal).returncode == 0, "the end of all disposables")
+    instance.remove("dvm-clones")
     for kind in zip(*drawn, strict=True):
         assert len(set(kind)) == CLONES, kind
 

@@ -63,7 +63,7 @@ def disposables(person: Instance) -> Iterator[str]:
     person.say("qvm-create", "--label", "red", "dvm")
     person.say("qvm-prefs", "dvm", "template_for_dispvms", "True")
     yield "dvm"
-    person.say("qvm-remove", "--force", "dvm")
+    person.remove("dvm")
 
 
 def held(instance: Instance) -> dict[str, Listed]:

@@ -139,13 +139,14 @@ def test_a_document_in_a_disposable_leaves_nothing(
         screen.close(screen.first_of(name, 10))
         assert opening.wait(60) == 0
         wait_for(lambda: viewer(name) is None, "the viewer's end")
-        assert name not in instance.say("qvm-ls", "--raw-list").split()
+        listed = ("qvm-ls", "--raw-list")
+        wait_for(lambda: name not in instance.say(*listed).split(), "the disposable's end")
         assert set((instance.home / "volumes").iterdir()) == volumes
     finally:
         opening.kill()
         opening.communicate()
         instance.say("qubes-prefs", "--default", "default_dispvm")
-        instance.say("qvm-remove", "--force", "viewers")
+        instance.remove("viewers")
 
 
 def test_no_viewer_is_left_of_a_qube_that_was_killed(
