@@ -24,8 +24,6 @@ class Monitor:
         self._name = name
         self._path = path
         self._client = QMPClient(name)
-        # It would keep every event there ever was, for nobody to read.
-        self._client.remove_listener(self._client.events)
         self._descriptors = asyncio.Lock()
         self._fdname = 0
 
