@@ -30,7 +30,7 @@ from insula.daemon.rpc.calls import FIRST_QREXEC_PORT
 from insula.daemon.storage.attaching import attach, close, open_disk
 from insula.daemon.storage.places import Places
 from insula.daemon.storage.plan import Plan
-from insula.keeper.spawn import Spawning, SpawnError, spawn
+from insula.keeper.spawn import SpawnError, Spawning, spawn
 from insula.protocol import qrexec
 from insula.protocol.control import Attach, ControlType, Seed, Seeded
 from insula.protocol.frames import frame, take_raw_frame
