@@ -228,6 +228,17 @@ async def test_a_kill_aborts_a_start_wherever_it_is(
     await instance.power.start(work)
 
 
+async def test_a_disposable_killed_before_its_start_began_is_gone(instance: Instance) -> None:
+    mould = await instance.disposables()
+    made = await instance.administration.create_disposable(mould, instance.system.dom0)
+    starting = asyncio.create_task(instance.power.start(made))
+    await asyncio.sleep(0)
+    await instance.power.kill(made)
+    with pytest.raises(QubeStateError, match="killed"):
+        await starting
+    assert not instance.system.has_name(made.name)
+
+
 async def test_a_removal_during_a_start_is_refused_at_once(instance: Instance, work: Qube) -> None:
     starting = asyncio.create_task(instance.power.start(work))
     await until(lambda: work.power is PowerState.TRANSIENT)

@@ -244,9 +244,9 @@ async def test_a_disposable_whose_call_goes_on_stays(daemons: Daemons) -> None:
     )
     await instance.power.start(made)
     calls = instance.world.running[made.uuid].calls
-    text = f"{user()}:nogui:sleep 1000"
+    # The agent has its answer ready, which waits for us to begin.
+    text = f"{user()}:nogui:QUBESRPC no.such.Service dom0"
     connection = await calls.open(MessageType.EXEC_CMDLINE, text)
-    os.write(connection.end, connection.nonce)
     instance = await daemons.restart()
     assert instance.system.named(made.name).power is PowerState.RUNNING
     os.close(connection.end)

@@ -103,7 +103,7 @@ class LocalServer:
                 _close_all(descriptors)
 
     async def _answer(self, connection: socket.socket, request: Request) -> None:
-        if request.fields.get("op") in self._for_caller:
+        if str(request.fields.get("op")) in self._for_caller:
             answer = await _unless_gone(connection, self._handle(request))
         else:
             answer = await self._handle(request)

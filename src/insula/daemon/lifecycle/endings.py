@@ -40,6 +40,11 @@ class Endings:
         else:
             await self._keep(qube, spawned=spawned)
 
+    async def clear_up_unused(self, qube: Qube) -> None:
+        """Let a disposable vanish that will not be started after all; its caller has its lock."""
+        if qube.properties.get("auto_cleanup") and qube.uuid in self._world.system.qubes:
+            await self._vanish(qube, spawned=False)
+
     async def _keep(self, qube: Qube, *, spawned: bool) -> None:
         advanced = await self._try(qube, self._commit(qube))
         if advanced:

@@ -146,15 +146,15 @@ class Power:
         if (starting := self._starting.get(qube.uuid)) is not None:
             starting.cancel()
             await asyncio.wait((starting,))
-            if qube.halted:
-                return
         async with self._world.lock(qube.uuid):
             running = self._world.running.get(qube.uuid)
             if running is not None:
                 await running.machine.kill()
                 await self._ended(qube, running)
             elif qube.halted:
-                raise NotStartedError(qube.name)
+                if starting is None:
+                    raise NotStartedError(qube.name)
+                await self._endings.clear_up_unused(qube)
             else:  # A machine that an earlier daemon left could not be taken over.
                 await self._endings.clear_up(qube)
 
@@ -200,6 +200,8 @@ class Power:
         Raises:
             ReportableError: it does not run, is paused, or could not be started.
         """
+        if qube.klass is QubeClass.ADMIN:
+            raise QubeStateError(f"Qube {qube.name} is the admin domain: run it here, without us")
         if qube.power is PowerState.HALTING:
             if not autostart:
                 raise NotRunningError(qube.name, "is shutting down")
@@ -307,6 +309,7 @@ class Power:
     async def _start(self, qube: Qube) -> None:
         world, begun, spawned = self._world, time.monotonic(), False
         if reason := qube.features.get("prohibit-start"):
+            await self._endings.clear_up_unused(qube)
             raise RefusedError(
                 f"Qube {qube.name} may not be started: {reason}",
                 f"Allow it with: qvm-features --unset {qube.name} prohibit-start",
