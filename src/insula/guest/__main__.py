@@ -1,7 +1,7 @@
 """python3 -m insula.guest: the agent of the qube it runs in.
 
 INSULA_PORTS_DIR: a directory in which to listen for sockets that stand for a qube's ports.
-INSULA_NO_SYSTEM: be a mere process; seed, mount and set up nothing.
+INSULA_NO_SYSTEM: be a mere process; seed, mount and set up nothing, read no profile.
 INSULA_PARKED: stand for a clone, whose agent was parked before it was cloned.
 """
 

@@ -208,10 +208,12 @@ class Agent:
             return
         call = Call(self._loop, port, attach.nonce, lambda: self._over(key), quiet=quiet)
         self._calls[key] = _Running(attach.index, port, call)
+        if not call.greet(attach.nonce):
+            return
         try:
             command = parse_command(parameters.text or "")
             default_user = self._qubesdb.get("/default-user", _DEFAULT_USER)
-            call.start(resolve(command, default_user, self._search))
+            call.start(resolve(command, default_user, self._search, login=self._system))
         except NotStartedError as error:
             call.fail(error.code)
         except (ProtocolError, OSError, ValueError) as error:

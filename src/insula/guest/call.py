@@ -52,7 +52,11 @@ class Call:
         port.on_data = self._take
         port.on_closed = self._lost
         port.on_drained = self._drained
-        port.write(nonce + hello())
+
+    def greet(self, nonce: bytes) -> bool:
+        """Open the connection from this side; False when it is over already."""
+        self._port.write(nonce + hello())
+        return not self._lost_already
 
     def start(self, program: Program) -> None:
         """Run the program; its streams are the call's unless the call is quiet.

@@ -179,19 +179,22 @@ class ListeningPort(Port):
 
     def __init__(self, loop: Loop, path: Path) -> None:
         super().__init__(loop)
+        self._reading = False  # Whoever opens it is to get all that comes.
         path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.setblocking(False)
         self._listener.bind(str(path))
         self._listener.listen(2)
-        loop.add(self._listener.fileno(), READ, lambda _events: self._accept())
+        loop.add(self._listener.fileno(), READ, lambda _events: self.accept())
 
-    def _accept(self) -> None:
+    def accept(self) -> None:
+        """Serve a connection that waits, if one does; an earlier one is over then."""
         with suppress(OSError):
             connection, _ = self._listener.accept()
             connection.setblocking(False)
             self.close()
             self.use(connection.detach())
+            self._seen_open = True  # As a socket's end is, there is no doubt.
 
     def _ended(self) -> None:
         super().close()
@@ -228,9 +231,11 @@ class SocketPorts:
     def open(self, name: str) -> Port:
         """The port of that name, connected or not."""
         port = self._ports[name]
+        port.accept()
         port.resume()
         return port
 
     def done(self, port: Port) -> None:
         """End the connection; the port goes on listening."""
+        port.pause()
         port.close()

@@ -35,8 +35,8 @@ class Program:
     environment: dict[str, str]
 
 
-def resolve(command: Command, default_user: str, search: str) -> Program:
-    """Find out what a command runs.
+def resolve(command: Command, default_user: str, search: str, *, login: bool = True) -> Program:
+    """Find out what a command runs. login: by a login shell, so that the user's profile applies.
 
     Raises:
         NotStartedError: no such user or service, or a service that cannot be run.
@@ -48,8 +48,8 @@ def resolve(command: Command, default_user: str, search: str) -> Program:
     user = _user(name)
     environment = _environment(user)
     if service is None:
-        shell = user.pw_shell or "/bin/sh"
-        argv = [b"-" + os.fsencode(Path(shell).name), b"-c", os.fsencode(command.shell or "")]
+        shell = (user.pw_shell if login else "") or "/bin/sh"
+        argv = [_called(shell, login=login), b"-c", os.fsencode(command.shell or "")]
         return Program(argv, os.fsencode(shell), user, environment)
     environment |= _service_environment(service)
     try:
@@ -65,9 +65,13 @@ def resolve(command: Command, default_user: str, search: str) -> Program:
     argv = [os.fsencode(found.path)]
     if service.argument:
         argv.append(os.fsencode(service.argument))
-    # Through a login shell, so that the user's profile applies.
-    words = [b"-sh", b"-c", b'exec "$0" "$@"', *argv]
+    words = [_called("/bin/sh", login=login), b"-c", b'exec "$0" "$@"', *argv]
     return Program(words, b"/bin/sh", user, environment)
+
+
+def _called(shell: str, *, login: bool) -> bytes:
+    """What a shell is called by, which tells it what it is for."""
+    return (b"-" if login else b"") + os.fsencode(Path(shell).name)
 
 
 def _exec_directly(
