@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from insula.daemon.engine.memory.engine import MemoryEngine
 from insula.daemon.engine.qemu.arguments import Accelerator
 from insula.daemon.engine.qemu.detect import choose_accelerator
 from insula.daemon.engine.qemu.engine import QemuEngine
-from insula.daemon.lifecycle import clock, reconcile
+from insula.daemon.lifecycle import autostart, clock, reconcile
 from insula.daemon.lifecycle.administration import Administration
 from insula.daemon.lifecycle.agent_volume import AgentVolume
 from insula.daemon.lifecycle.events import Events
@@ -120,7 +120,10 @@ async def _serve(home: Path, run: Path) -> None:
         undo.push_async_callback(admin_server.close)
         await taking_over
         await reconcile.remove_all(administration, unused)
-        _owned(undo, _in_background(world, snapshots, viewers))
+        session = f"{_boot()} {(await keeper.hello())['pid']}"
+        starts = partial(autostart.start_all, world, power, session)
+        leftovers = partial(reconcile.clear_leftovers, world, snapshots)
+        _owned(undo, _in_background(leftovers, viewers.prepare, starts))
         _owned(undo, clock.watch(world.running.values))
         _owned(undo, snapshots.keep_fresh())
         log.info("insulad serves", extra={"home": str(home), "engine": engine.title})
@@ -214,9 +217,9 @@ def _boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-async def _in_background(world: World, snapshots: Snapshots, viewers: Viewers) -> None:
+async def _in_background(*works: Callable[[], Awaitable[None]]) -> None:
     """What need not be done before anything is served."""
-    for work in (partial(reconcile.clear_leftovers, world, snapshots), viewers.prepare):
+    for work in works:
         try:
             await work()
         except Exception:

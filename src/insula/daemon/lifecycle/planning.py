@@ -81,8 +81,12 @@ def _kernel(world: World, qube: Qube) -> Kernel:
         )
     image, initrd = world.kernels.find(name)
     options = kernel_options(gui=shows_windows(world.system, qube))
-    more = str(value_of(world.system, qube, "kernelopts") or "")
-    return Kernel(image=image, initrd=initrd, options=f"{options} {more}".strip())
+    mode = value_of(world.system, qube, "bootmode")
+    more = [
+        str(value_of(world.system, qube, "kernelopts") or ""),
+        world.system.feature(qube, f"boot-mode.kernelopts.{mode}", "") or "",
+    ]
+    return Kernel(image=image, initrd=initrd, options=" ".join(filter(None, (options, *more))))
 
 
 def _volumes(world: World, qube: Qube, golden: Golden | None) -> tuple[Plan, ...]:

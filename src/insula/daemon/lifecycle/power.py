@@ -346,6 +346,8 @@ class Power:
             killed = isinstance(error, asyncio.CancelledError)
             reason = str(_killed(qube) if killed else error) or type(error).__name__
             log.warning("qube not started", extra={"qube": qube.name, "why": reason})
+            if isinstance(error, ReportableError) and error.hint is None:
+                error.hint = f"What it was doing is in {world.storage.home}/log/insulad.log"
             world.events.tell(qube, "domain-start-failed", reason=reason)
             await through(self._spawn(self._endings.clear_up(qube, spawned=spawned)))
             raise

@@ -30,20 +30,17 @@ def entries(system: System, qube: Qube) -> dict[str, str]:
         "/name": qube.name,
         "/type": str(qube.klass),
         "/qubes-vm-type": _role(qube, networked=value("netvm") is not None),
-        "/default-user": str(value("default_user")),
+        "/default-user": _default_user(system, qube),
         "/qubes-vm-updateable": str(value("updateable")),
         "/qubes-vm-persistence": _PERSISTENCE.get(qube.klass, "rw-only"),
         "/qubes-debug-mode": "1" if value("debug") else "0",
         "/qubes-base-template": template.name if template is not None else "",
         "/qubes-random-seed": base64.b64encode(os.urandom(64)).decode(),
         **_time_zone(system, qube),
-        "/keyboard-layout": str(value("keyboard_layout")),
+        **_gui(system, qube),
         **_network(system, qube),
         **_services(qube, balloons=value("maxmem") != 0),
         **_configured(qube),
-        "/qubes-gui-enabled": str(shows_windows(system, qube)),
-        "/qubes-gui-domain-xid": "0",
-        "/qubes-audio-domain-xid": "0",
         "/qubes-block-devices": "",
         "/qubes-usb-devices": "",
         "/qubes-iptables-error": "",
@@ -63,6 +60,31 @@ def _role(qube: Qube, *, networked: bool) -> str:
     if qube.properties.get("provides_network"):
         return "ProxyVM" if networked else "NetVM"
     return "AppVM"
+
+
+def _default_user(system: System, qube: Qube) -> str:
+    mode = value_of(system, qube, "bootmode")
+    of_mode = system.feature(qube, f"boot-mode.default-user.{mode}")
+    return of_mode or str(value_of(system, qube, "default_user"))
+
+
+def _gui(system: System, qube: Qube) -> dict[str, str]:
+    """Who shows the qube's windows and plays its sound, and how."""
+    found = {"/qubes-gui-enabled": str(shows_windows(system, qube))}
+    for name, key in (("guivm", "/qubes-gui-domain-xid"), ("audiovm", "/qubes-audio-domain-xid")):
+        value = value_of(system, qube, name)
+        other = system.find(value) if isinstance(value, UUID) else None
+        if other is not None:
+            found[key] = "0" if other is system.dom0 else str(other.xid)
+        if name == "guivm" and other is not None and other is not qube:
+            found["/keyboard-layout"] = str(value_of(system, qube, "keyboard_layout"))
+    for feature in ("gui-videoram-min", "gui-videoram-overhead"):
+        size = system.feature(qube, feature, system.dom0.features.get(feature))
+        if size:
+            found[f"/qubes-{feature}"] = size
+    if qube.features.get("service.guivm"):
+        found["/guivm-windows-prefix"] = qube.features.get("guivm-windows-prefix", "GuiVM")
+    return found
 
 
 def _time_zone(system: System, qube: Qube) -> dict[str, str]:
@@ -94,6 +116,9 @@ def _services(qube: Qube, *, balloons: bool) -> dict[str, str]:
         prefix, dot, name = feature.partition(".")
         if prefix == "service" and dot and _SERVICE.fullmatch(name) and name not in (".", ".."):
             services[f"/qubes-service/{name}"] = "1" if value else "0"
+    if "check-updates" in qube.features:
+        wanted = "1" if qube.features["check-updates"] else "0"
+        services["/qubes-service/qubes-update-check"] = wanted
     return services
 
 
