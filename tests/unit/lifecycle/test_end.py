@@ -188,6 +188,18 @@ async def test_a_shutdown_during_a_start_follows_it(instance: Instance, work: Qu
     assert work.halted
 
 
+async def test_a_shutdown_waits_for_what_happens_to_the_qube(
+    instance: Instance, running: Qube
+) -> None:
+    """As when a new daemon has not taken it over yet."""
+    async with instance.world.lock(running.uuid):
+        ending = asyncio.create_task(instance.power.shutdown(running, wait=True))
+        await asyncio.sleep(0.01)
+        assert instance.names("work") == []
+    await ending
+    assert running.halted
+
+
 async def test_a_pause_during_a_start_follows_it(instance: Instance, work: Qube) -> None:
     starting = asyncio.create_task(instance.power.start(work))
     await until(lambda: work.power is PowerState.TRANSIENT)

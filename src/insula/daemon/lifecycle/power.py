@@ -88,9 +88,10 @@ class Power:
         """
         if (starting := self._starting.get(qube.uuid)) is not None:
             await asyncio.wait((starting,))
-        if qube.halted:
-            raise NotStartedError(qube.name)
-        running = self._running(qube)
+        async with self._world.lock(qube.uuid):  # What happens to it now comes to its end first.
+            if qube.halted:
+                raise NotStartedError(qube.name)
+            running = self._running(qube)
         self._world.events.tell(qube, "domain-pre-shutdown", force=force)
         try:
             await self._shut_down(qube, running, force=force, wait=wait)
@@ -255,9 +256,10 @@ class Power:
             ReportableError: some qube runs on.
         """
         self._going_down = True
-        for starting in tuple(self._starting.values()):
-            starting.cancel()
-            await asyncio.wait((starting,))
+        if starting := tuple(self._starting.values()):
+            for task in starting:
+                task.cancel()
+            await asyncio.wait(starting)
         qubes = [self._world.system.find(uuid) for uuid in tuple(self._world.running)]
         ends = await asyncio.gather(
             *(self._end(qube, kill=kill) for qube in qubes if qube is not None),
@@ -279,8 +281,8 @@ class Power:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._closed = True
-        for running in self._world.running.values():
-            await running.let_go()
+        running = [one.let_go() for one in self._world.running.values()]
+        await asyncio.gather(*running, return_exceptions=True)
 
     async def _end(self, qube: Qube, *, kill: bool) -> None:
         try:
