@@ -10,7 +10,7 @@ import signal
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -64,7 +64,6 @@ class Ground(ABC):
 
     async def gone(self, qube: RunningQube) -> None:
         """End a qube, and have nothing of it left."""
-        await qube.machine.kill()
         await qube.let_go()
         await self.engine.release(machine_name(qube.uuid))
 
@@ -107,7 +106,8 @@ class Caller:
             yield caller
         finally:
             caller._socket.close()
-            qube.calls.caller_over(connection)
+            with suppress(KeyError):  # The next daemon looks after it.
+                qube.calls.caller_over(connection)
 
     async def send(self, data: bytes) -> None:
         async with asyncio.timeout(TIMEOUT):
@@ -293,6 +293,7 @@ class Machines:
             await call.give(b"before")
             while (await call.message()) != (MessageType.DATA_STDOUT, b"before"):
                 continue
+            await qube.let_go()
             adopted = await ground.adopt(qube.uuid)
             assert adopted is not None
             try:

@@ -60,7 +60,7 @@ class Floor:
     @classmethod
     def of(cls, home: Path, run: Path, template: str, key: str) -> "Floor":
         """A snapshot of an instance's template."""
-        qube = _stored(home / "insula.db", template)
+        qube = stored(home / "insula.db", template)
         (place,) = (home / "golden").glob(f"{key}-*")
         golden = Golden(key, place)
         verdict = json.loads((run / "accelerator.json").read_text())
@@ -153,7 +153,7 @@ class BareMachine:
             shape=shape,
             golden=floor.golden.directory,
         )
-        pixels = images.blank("pixels", shape.pixels, images.PIXEL_SEALS)
+        pixels = images.blank("pixels", shape.pixels, images.SIZE_SEALS)
         self._undo.callback(os.close, pixels)
         sources = Sources(
             qmp=qmp,
@@ -309,7 +309,7 @@ def _end(spawning: Spawning) -> None:
     spawning.close()
 
 
-def _stored(database: Path, name: str) -> Qube:
+def stored(database: Path, name: str) -> Qube:
     """A template as an instance's store has it."""
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
         for (document,) in connection.execute("SELECT document FROM qube"):

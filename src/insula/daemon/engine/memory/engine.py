@@ -67,7 +67,8 @@ class MemoryMachine:
         with suppress(ProcessLookupError):
             self._process.kill()
         await self.wait_gone()
-        await self.close()
+        for port in tuple(self._pumps):
+            await self.part(port)
 
     async def wait_gone(self) -> None:
         await asyncio.shield(self._watch)
@@ -115,8 +116,7 @@ class MemoryMachine:
         await self.kill()
 
     async def close(self) -> None:
-        for port in tuple(self._pumps):
-            await self.part(port)
+        """Connections go on, as they do without a daemon."""
 
 
 class MemoryEngine:

@@ -152,7 +152,7 @@ class QemuEngine:
         spec.run.mkdir(mode=0o700, parents=True, exist_ok=True)
         qmp, control, gui = (_listen(spec.run, name, opened) for name in SOCKETS)
         pixels = _closing(
-            images.blank("insula-pixels", spec.shape.pixels, images.PIXEL_SEALS), opened
+            images.blank("insula-pixels", spec.shape.pixels, images.SIZE_SEALS), opened
         )
         await self._keeper.hold(f"pixels/{spec.name}", pixels)
         kernel = initrd = None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-PIXEL_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+SIZE_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _CHUNK = 64 * 1024 * 1024
 _PAGE = 4096
 _ZEROS = bytes(_PAGE)

@@ -15,8 +15,6 @@ from insula.daemon.model.machine import Disk
 
 KILL_TIMEOUT = 10.0
 SAVE_TIMEOUT = 120.0
-_GROWTH_DEVICE = "growth"
-_GROWTH_STEP = 2 * 1024 * 1024  # bytes; virtio-mem's block size on x86
 
 
 class QemuMachine:
@@ -112,30 +110,7 @@ class QemuMachine:
         return False
 
     async def grow(self, memory: int) -> None:
-        wanted = memory // _GROWTH_STEP * _GROWTH_STEP
-        with suppress(EngineError):
-            await self._monitor.execute(
-                "qom-set",
-                {
-                    "path": f"/machine/peripheral/{_GROWTH_DEVICE}",
-                    "property": "requested-size",
-                    "value": wanted,
-                },
-            )
-            return
-        await self._monitor.execute(
-            "object-add", {"qom-type": "memory-backend-ram", "id": "growth-memory", "size": wanted}
-        )
-        await self._monitor.execute(
-            "device_add",
-            {
-                "driver": "virtio-mem-pci",
-                "id": _GROWTH_DEVICE,
-                "memdev": "growth-memory",
-                "requested-size": wanted,
-                "bus": "rp0",
-            },
-        )
+        await plugging.grow(self._monitor, self.name, memory)
 
     async def plug(self, disk: Disk) -> None:
         await plugging.plug(self._monitor, self.name, disk, own_user=self._own_user)

@@ -1,6 +1,6 @@
-"""Further disks of a running QEMU: plugged in, and taken away again with nothing of them left.
+"""What a running QEMU is given later: disks, which can be taken away again, and memory.
 
-What belongs to a disk is asked of the QEMU each time, so that a daemon may take away what an
+What belongs to a device is asked of the QEMU each time, so that a daemon may take away what an
 earlier one plugged in.
 """
 
@@ -12,13 +12,14 @@ from functools import partial
 from typing import Any
 
 from insula.daemon.engine.interface import EngineError, MachineGoneError
-from insula.daemon.engine.qemu import blocks
+from insula.daemon.engine.qemu import blocks, images
 from insula.daemon.engine.qemu.qmp import Monitor
 from insula.daemon.model.machine import Disk, Layer
 
 UNPLUG_TIMEOUT = 15.0  # seconds a guest has to let go of a disk
 _PERIPHERALS = "/machine/peripheral"
-_KEPT_BUS = "rp0"  # memory that is added is plugged in there
+_GROWTH, _GROWTH_BUS = "growth", "rp0"
+_GROWTH_STEP = 2 * 1024 * 1024  # bytes; virtio-mem's block size on x86
 _ROOT_PORT = re.compile(r"rp[0-9]+", re.ASCII)
 _SET = re.compile(r"/dev/fdset/([0-9]+)", re.ASCII)
 
@@ -57,7 +58,7 @@ async def _add_layer(
     own_user: bool,
 ) -> None:
     descriptor = _checked(layer, own_user=own_user)
-    number = await monitor.add_descriptor(descriptor)
+    number, _ = await monitor.add_descriptor(descriptor)
     undo.push_async_callback(partial(_try, monitor, "remove-fd", {"fdset-id": number}))
     if layer.key is not None:
         secret = {
@@ -129,7 +130,7 @@ def _height(node: str) -> float:
 
 
 async def _free_bus(monitor: Monitor, name: str) -> str:
-    ports, used = set(), {_KEPT_BUS}
+    ports, used = set(), {_GROWTH_BUS}
     for peripheral in await _peripherals(monitor):
         if _ROOT_PORT.fullmatch(peripheral):
             ports.add(peripheral)
@@ -156,3 +157,65 @@ async def _try(monitor: Monitor, command: str, arguments: dict[str, Any]) -> Non
         raise
     except EngineError:
         return
+
+
+async def grow(monitor: Monitor, name: str, memory: int) -> None:
+    """Give a machine memory bytes beyond those it was made with.
+
+    Memory of its own: what a clone shares with others is left as it is.
+
+    Raises:
+        EngineError: that is more than it has room for, or was refused.
+    """
+    wanted = memory // _GROWTH_STEP * _GROWTH_STEP
+    if _GROWTH not in await _peripherals(monitor):
+        await _plug_growth(monitor)
+    where = f"{_PERIPHERALS}/{_GROWTH}"
+    found = await monitor.execute("qom-get", {"path": where, "property": "memdev"})
+    room = int(await monitor.execute("qom-get", {"path": found, "property": "size"}))
+    if wanted > room:
+        error = EngineError(f"{name} has room for {room >> 20} MiB of memory more")
+        error.hint = "Give it less: qvm-prefs QUBE memory MIB"
+        raise error
+    await monitor.execute("qom-set", {"path": where, "property": "requested-size", "value": wanted})
+
+
+async def _plug_growth(monitor: Monitor) -> None:
+    size = await monitor.execute("qom-get", {"path": "/machine", "property": "memory"})
+    taken = sum(one["data"]["size"] for one in await monitor.execute("query-memory-devices"))
+    room = (int(size["max-size"]) - int(size["size"]) - taken) // _GROWTH_STEP * _GROWTH_STEP
+    backend = await _unreserved_memory(monitor, room)
+    device = {"driver": "virtio-mem-pci", "id": _GROWTH, "memdev": backend}
+    try:
+        await monitor.execute("device_add", {**device, "requested-size": 0, "bus": _GROWTH_BUS})
+    except EngineError:
+        await _try(monitor, "object-del", {"id": backend})
+        raise
+
+
+async def _unreserved_memory(monitor: Monitor, size: int) -> str:
+    """A backend of which the host has to have only what the guest is given and uses.
+
+    A file of ours: to leave memory of its own unreserved, QEMU would ask a file of /proc that its
+    jail does not show.
+    """
+    memory = images.blank("insula-growth", size, images.SIZE_SEALS)
+    try:
+        number, descriptor = await monitor.add_descriptor(memory)
+    finally:
+        os.close(memory)
+    backend = f"{_GROWTH}-memory"
+    try:
+        await monitor.execute(
+            "object-add",
+            {
+                "qom-type": "memory-backend-file",
+                "id": backend,
+                "size": size,
+                "mem-path": f"/proc/self/fd/{descriptor}",
+                "share": True,
+            },
+        )
+    finally:
+        await _try(monitor, "remove-fd", {"fdset-id": number})
+    return backend

@@ -84,14 +84,15 @@ class Monitor:
                     await self.execute("closefd", {"fdname": fdname})
                 raise
 
-    async def add_descriptor(self, descriptor: int) -> int:
-        """Give the QEMU a descriptor for a set of its own; returns the set's number."""
+    async def add_descriptor(self, descriptor: int) -> tuple[int, int]:
+        """Give the QEMU a descriptor for a set of its own; the numbers of set and descriptor."""
         async with self._descriptors:
             try:
                 self._client.send_fd_scm(descriptor)
             except (OSError, AssertionError) as error:
                 raise MachineGoneError(f"{self._name}: add-fd: {error}") from error
-            return int((await self.execute("add-fd"))["fdset-id"])
+            added = await self.execute("add-fd")
+            return int(added["fdset-id"]), int(added["fd"])
 
     async def until(
         self,
