@@ -68,7 +68,7 @@ class World:
     """What there is on the host that a jailed process should not reach, open to every user."""
 
     scratch: Path
-    library: Path
+    preloaded: Path
     port: int
     victim: int
     victim_memory: str
@@ -115,9 +115,9 @@ def world() -> Iterator[World]:
         scratch = Path(tempfile.mkdtemp(prefix="insula-jail-"))
         undo.callback(shutil.rmtree, scratch)
         scratch.chmod(0o755)
-        library = scratch / "probe.so"
+        preloaded = scratch / "probe.so"
         words = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o"]
-        subprocess.run([*words, str(library), str(SOURCE)], check=True, timeout=120)
+        subprocess.run([*words, str(preloaded), str(SOURCE)], check=True, timeout=120)
         (scratch / "home").mkdir()
         for name in ("other.img", "own.img", "insula.db", "home/id"):
             (scratch / name).write_bytes(bytes(4096))
@@ -140,7 +140,7 @@ def world() -> Iterator[World]:
         undo.callback(victim.kill)
         assert victim.stdout is not None
         memory = victim.stdout.readline().decode().strip()
-        yield World(scratch, library, server.getsockname()[1], victim.pid, memory)
+        yield World(scratch, preloaded, server.getsockname()[1], victim.pid, memory)
 
 
 def qemu(*words: str) -> tuple[str, ...]:
@@ -206,7 +206,7 @@ class InJail:
         with ExitStack() as closing:
             closing.callback(os.close, ours)
             given = [theirs, memory(sealed=True)]
-            given += [os.open(path, os.O_RDONLY) for path in (disk, self.world.library)]
+            given += [os.open(path, os.O_RDONLY) for path in (disk, self.world.preloaded)]
             given += [listening()]
             try:
                 known = described(given)
@@ -305,7 +305,7 @@ def _unjailed(
 ) -> Report:
     ours, theirs = os.pipe()
     disk = os.open(world.file_of(os.geteuid() if uid is None else uid), os.O_RDWR)
-    given = [theirs, memory(sealed=False), disk, os.open(world.library, os.O_RDONLY), listening()]
+    given = [theirs, memory(sealed=False), disk, os.open(world.preloaded, os.O_RDONLY), listening()]
     high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 200) for descriptor in given]
 
     def place() -> None:
