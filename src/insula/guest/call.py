@@ -25,6 +25,7 @@ from insula.protocol.qrexec import (
 )
 from insula.protocol.resync import MarkerFinder
 
+_STDIN = int(MessageType.DATA_STDIN)  # looked up once: this is asked for each message
 _AT_ONCE = 4096  # bytes that a pipe takes whole or not at all
 _MAX_INPUT = 262_144  # bytes for a program that does not read, after which the caller waits
 
@@ -40,6 +41,8 @@ class Call:
         self._finder = MarkerFinder(nonce)
         self._received = bytearray()
         self._limit: int | None = None
+        self._chunk = chunk_limit(LOWEST_VERSION)
+        self._passing = False  # whether input that comes may go to the program at once
         self._on_over = on_over
         self._quiet = quiet
         self._input = -1
@@ -113,7 +116,7 @@ class Call:
         self._lost()
 
     def _take(self, data: bytes) -> None:
-        if self._limit is not None and not self._received and self._pass_whole(data):
+        if self._passing and self._pass_whole(data):
             return
         try:
             self._received += self._finder.feed(data)
@@ -126,15 +129,17 @@ class Call:
                 self._take_message(*message)
         except ProtocolError:
             self._lost()
+        self._passing = (
+            self._limit is not None
+            and self._input >= 0
+            and not self._received
+            and not self._input_queue
+        )
 
     def _pass_whole(self, data: bytes) -> bool:
         """Give the program one whole message of input, if it is that and is taken at once."""
-        if self._input < 0 or self._input_queue or len(data) <= HEADER.size:
-            return False
-        kind, length = HEADER.unpack_from(data)
-        if kind != MessageType.DATA_STDIN or length != len(data) - HEADER.size:
-            return False
-        if length > _AT_ONCE:
+        length = len(data) - HEADER.size
+        if not 0 < length <= _AT_ONCE or HEADER.unpack_from(data) != (_STDIN, length):
             return False
         try:
             os.write(self._input, data[HEADER.size :])
@@ -143,7 +148,7 @@ class Call:
         return True
 
     def _begin(self, limit: int) -> None:
-        self._limit = limit
+        self._limit = self._chunk = limit
         self._poll_outputs()
         self._finish_if_done()
 
@@ -189,22 +194,21 @@ class Call:
             self._loop.drop(self._input)
             os.close(self._input)
             self._input = -1
+        self._passing = False
         self._input_queue.clear()
         self._port.resume()
 
     def _pass_on(self, descriptor: int, _events: int) -> None:
         """Read one chunk of output and send it."""
-        limit = self._limit or chunk_limit(LOWEST_VERSION)
         try:
-            data = os.read(descriptor, limit)
+            data = os.read(descriptor, self._chunk)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         kind = self._outputs[descriptor]
         if data:
-            self._port.write(HEADER.pack(kind, len(data)) + data)
-            if self._port.full:
+            if self._port.write(HEADER.pack(kind, len(data)) + data):
                 self._poll_outputs()
             return
         del self._outputs[descriptor]

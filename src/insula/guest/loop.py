@@ -12,6 +12,7 @@ READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 HANGUP = select.EPOLLHUP | select.EPOLLERR
 EDGE = select.EPOLLET
+_MOST_AT_ONCE = 64  # descriptors; others that are ready come at the next turn
 
 
 class Loop:
@@ -68,16 +69,22 @@ class Loop:
 
     def run(self) -> None:
         """Serve until running is made false."""
+        callbacks, poll = self._callbacks, self._epoll.poll
         while self.running:
-            for descriptor, events in self._epoll.poll(self._patience()):
-                callback = self._callbacks.get(descriptor)
-                if callback is not None:
+            # In the middle of a call nothing but descriptors is waited for; that way is short.
+            patience = self._patience() if self._soon or self._later else None
+            for descriptor, events in poll(patience, _MOST_AT_ONCE):
+                if (callback := callbacks.get(descriptor)) is not None:
                     callback(events)
-            soon, self._soon = self._soon, []
-            while self._later and self._later[0][0] <= time.monotonic():
-                soon.append(heapq.heappop(self._later)[2])
-            for waiting in soon:
-                waiting()
+            if self._soon or self._later:
+                self._call_waiting()
+
+    def _call_waiting(self) -> None:
+        soon, self._soon = self._soon, []
+        while self._later and self._later[0][0] <= time.monotonic():
+            soon.append(heapq.heappop(self._later)[2])
+        for waiting in soon:
+            waiting()
 
     def _patience(self) -> float | None:
         """Seconds until something has to be done though no event came."""

@@ -58,21 +58,21 @@ class Port:
         """Whether all that was written has been taken by the port."""
         return self._queued == 0
 
-    def write(self, data: bytes) -> None:
-        """Send data, now or when there is room."""
-        if self._descriptor < 0:
-            return
-        sent = 0
-        if not self._queue and len(data) <= VIRTIO_WRITE:
+    def write(self, data: bytes) -> bool:
+        """Send data, now or when there is room; whether the writer should wait for on_drained."""
+        if not self._queue and self._descriptor >= 0 and len(data) <= VIRTIO_WRITE:
             try:  # Most of what is written is taken at once.
                 sent = os.write(self._descriptor, data)
             except OSError:
                 sent = 0  # Said again, and then dealt with, below.
             if sent == len(data):
-                return
-        self._queue.append(memoryview(data)[sent:])
-        self._queued += len(data) - sent
-        self._flush()
+                return False
+            data = data[sent:]
+        if self._descriptor >= 0:
+            self._queue.append(memoryview(data))
+            self._queued += len(data)
+            self._flush()
+        return self.full
 
     def forget_queued(self) -> None:
         """Drop what was not sent: its reader is gone."""
@@ -99,6 +99,9 @@ class Port:
         self.forget_queued()
 
     def _ready(self, events: int) -> None:
+        if events == READ and self._level and self._reading:
+            self._read_once()  # As in the middle of a call; that way is short.
+            return
         if not events & HANGUP:
             self._seen_open = True
         if events & WRITE:
@@ -131,6 +134,19 @@ class Port:
                 self._arrange(level=True)
             if self._level and len(data) < _FULL:
                 return  # If there is more, that is what wakes us next.
+
+    def _read_once(self) -> None:
+        try:
+            data = os.read(self._descriptor, _FULL)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self.on_data(data)
+            if len(data) < _FULL:
+                return  # If there is more, that is what wakes us next.
+        self._read()
 
     def _maybe_ended(self) -> None:
         if self._seen_open:
