@@ -23,7 +23,7 @@ from insula.daemon.engine.memory.engine import MemoryEngine
 from insula.daemon.engine.qemu.arguments import Accelerator
 from insula.daemon.engine.qemu.detect import choose_accelerator
 from insula.daemon.engine.qemu.engine import QemuEngine
-from insula.daemon.lifecycle import autostart, clock, reconcile
+from insula.daemon.lifecycle import autostart, clock, pressure, reconcile
 from insula.daemon.lifecycle.administration import Administration
 from insula.daemon.lifecycle.agent_volume import AgentVolume
 from insula.daemon.lifecycle.events import Events
@@ -126,6 +126,7 @@ async def _serve(home: Path, run: Path) -> None:
         _owned(undo, _in_background(leftovers, viewers.prepare, starts))
         _owned(undo, clock.watch(world.running.values))
         _owned(undo, snapshots.keep_fresh())
+        _owned(undo, pressure.watch(world))
         log.info("insulad serves", extra={"home": str(home), "engine": engine.title})
         await _until_told_to_stop(calls.stopping)
         if calls.stopping.is_set():

@@ -5,7 +5,7 @@ port an end is to join it to one end of a socket pair, whose other end may lie i
 or in a local command.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -192,8 +192,8 @@ class Engine(Protocol):
         """Let go of what is kept of a machine that has ended; ends it if it has not."""
         ...
 
-    async def drop_images(self, golden: Path) -> None:
-        """Let go of a snapshot's memory, from which nothing will start any more."""
+    async def drop_images(self, golden: Path, *, kept: Collection[str] = ()) -> int:
+        """Let go of a snapshot's memory, save for groups that are kept; how many copies it was."""
         ...
 
     def snapshot_key(self) -> str:

@@ -142,9 +142,13 @@ class Goldens:
         """How many snapshots are being made."""
         return len(self._building)
 
+    def directories(self) -> tuple[Path, ...]:
+        """Where finished snapshots lie."""
+        return tuple(meta.parent for meta in self._directory.glob("*/meta.json"))
+
     def count(self) -> int:
         """How many snapshots there are."""
-        return sum(1 for _ in self._directory.glob("*/meta.json"))
+        return len(self.directories())
 
     async def _build(self, key: str, basis: Basis) -> Golden:
         started = time.monotonic()

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -129,6 +129,7 @@ class MemoryEngine:
             clone=True, boundary=False, warning="in-memory engine: for tests, isolates nothing"
         )
         self._machines: dict[str, MemoryMachine] = {}
+        self.images: set[tuple[Path, str]] = set()  # what would be shared
 
     @property
     def title(self) -> str:
@@ -142,13 +143,20 @@ class MemoryEngine:
         if machine is not None:
             await machine.kill()
 
-    async def drop_images(self, golden: Path) -> None:
-        """A snapshot's memory is in no process."""
+    async def drop_images(self, golden: Path, *, kept: Collection[str] = ()) -> int:
+        """Forget who shared a snapshot's memory: here nobody really does."""
+        dropped = {
+            (place, group) for place, group in self.images if place == golden and group not in kept
+        }
+        self.images -= dropped
+        return len(dropped)
 
     def snapshot_key(self) -> str:
         return "memory"
 
     async def launch(self, spec: MachineSpec) -> MemoryMachine:
+        if spec.golden is not None and spec.group is not None:
+            self.images.add((spec.golden, spec.group))
         ports = spec.run / "ports"
         ports.mkdir(mode=0o700, parents=True, exist_ok=True)
         environment = {

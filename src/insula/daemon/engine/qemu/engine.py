@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -187,11 +187,15 @@ class QemuEngine:
             await self._keeper.hold(name, image)
             return image
 
-    async def drop_images(self, golden: Path) -> None:
+    async def drop_images(self, golden: Path, *, kept: Collection[str] = ()) -> int:
         """Let the keeper forget the memory images of a snapshot."""
+        staying, dropped = {image_name(golden, group) for group in kept}, 0
         for name in await self._keeper.names(f"ram/{golden.name}/"):
-            with suppress(KeyError):
-                await self._keeper.drop(name)
+            if name not in staying:
+                with suppress(KeyError):
+                    await self._keeper.drop(name)
+                    dropped += 1
+        return dropped
 
     async def adopt(self, name: str, run: Path) -> QemuMachine | None:
         processes = await self._keeper.list()
