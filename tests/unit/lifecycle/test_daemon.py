@@ -1,102 +1,22 @@
 """The daemon as a process: one for an instance, and how it ends."""
 
-import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from insula.keeper.client import KeeperClient, start_keeper
-from insula.protocol import admin
+from tests.daemons import Host, hosting
 from tests.serving import TIMEOUT
-
-
-@dataclass
-class Host:
-    """Where instances live, and daemons that were started."""
-
-    home: Path
-    run: Path
-    daemons: list["subprocess.Popen[str]"] = field(default_factory=list)
-
-    def start(self, **environment: str) -> "subprocess.Popen[str]":
-        places = {"INSULA_HOME": str(self.home), "INSULA_RUN": str(self.run)}
-        daemon = subprocess.Popen(
-            [sys.executable, "-m", "insula.daemon"],
-            env={**os.environ, "INSULA_ENGINE": "memory", **places, **environment},
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.daemons.append(daemon)
-        return daemon
-
-    def serving(self) -> "subprocess.Popen[str]":
-        """A daemon that answers."""
-        daemon = self.start()
-        until(lambda: self.call("admin.vm.List") is not None)
-        return daemon
-
-    def call(self, method: str, destination: str = "dom0", argument: str = "") -> bytes | None:
-        """The answer to a call; None where nobody answers."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(TIMEOUT)
-            try:
-                connection.connect(str(self.run / "qubesd.sock"))
-            except OSError:
-                return None
-            payload = b"name=tree label=red" if method.startswith("admin.vm.Create.") else b""
-            connection.sendall(admin.encode_request(method, argument, destination, payload))
-            connection.shutdown(socket.SHUT_WR)
-            return b"".join(iter(lambda: connection.recv(65536), b""))
-
-    def agents(self) -> set[int]:
-        """Processes of machines, which the in-memory engine leaves when its daemon ends."""
-        found = set()
-        for entry in Path("/proc").glob("[0-9]*/environ"):
-            with suppress(OSError):
-                if f"INSULA_PORTS_DIR={self.run}/".encode() in entry.read_bytes():
-                    found.add(int(entry.parent.name))
-        return found
-
-
-def until(condition: object) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.01)
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    with tempfile.TemporaryDirectory(prefix="insula-") as run:
-        made = Host(tmp_path / "home", Path(run))
-        start_keeper(made.run / "keeper.sock", tmp_path / "keeper.log")
-        try:
-            yield made
-        finally:
-            for daemon in made.daemons:
-                daemon.kill()
-                daemon.communicate()
-            for pid in made.agents():
-                os.kill(pid, signal.SIGKILL)
-            asyncio.run(_stop_keeper(made.run))
-
-
-async def _stop_keeper(run: Path) -> None:
-    keeper = await KeeperClient.connect(run / "keeper.sock")
-    await keeper.stop()
-    await keeper.close()
+    with hosting(tmp_path / "home") as made:
+        yield made
 
 
 def _said(daemon: "subprocess.Popen[str]") -> str:
@@ -150,7 +70,7 @@ def test_an_unknown_engine_is_refused(host: Host) -> None:
 
 def test_a_signal_ends_the_daemon_and_leaves_nothing_of_its_own(host: Host) -> None:
     daemon = host.serving()
-    assert host.call("admin.vm.Create.TemplateVM") == b"0\0"
+    assert host.call("admin.vm.Create.TemplateVM", payload=b"name=tree label=red") == b"0\0"
     daemon.send_signal(signal.SIGTERM)
     said = _said(daemon)
     assert daemon.returncode == 0
