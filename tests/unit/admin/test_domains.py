@@ -28,7 +28,8 @@ async def test_a_qube_lists_itself(instance: Instance) -> None:
 
 
 async def test_classes(instance: Instance) -> None:
-    assert await instance.ok("admin.vmclass.List") == "AdminVM\nAppVM\nDispVM\nTemplateVM\n"
+    listed = "AdminVM\nAppVM\nDispVM\nRemoteVM\nStandaloneVM\nTemplateVM\n"
+    assert await instance.ok("admin.vmclass.List") == listed
 
 
 async def test_a_qube_is_created(instance: Instance) -> None:
@@ -88,7 +89,6 @@ LABELS = b"name=new label=red"
         ("Create.DispVM", "", LABELS, "QubesValueError"),
         ("Create.DispVM", "", b"name=work label=red", "QubesValueError"),
         ("Create.AdminVM", "", LABELS, NOTHING),
-        ("Create.StandaloneVM", "", LABELS, NOTHING),
         # Pools.
         ("CreateInPool.AppVM", TEMPLATE, LABELS + b" pool=nowhere", "QubesException"),
         ("CreateInPool.AppVM", TEMPLATE, LABELS + b" pool:private=nowhere", "QubesException"),

@@ -48,10 +48,13 @@ Run = Callable[[Call], Awaitable[str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """destination: whom it may be sent to. argument, payload: whether it takes one."""
+    """What is accepted. argument, payload: whether it takes one.
+
+    destination: whom it may be sent to; machine: a qube that is a virtual machine of ours.
+    """
 
     run: Run
-    destination: Literal["any", "dom0", "not dom0"] = "any"
+    destination: Literal["any", "dom0", "not dom0", "machine"] = "any"
     argument: bool = False
     payload: bool = False
 
@@ -62,8 +65,10 @@ class Method:
             RefusedSilentlyError: it is not.
         """
         to_dom0 = call.destination is call.api.world.system.dom0
-        if (self.destination == "dom0" and not to_dom0) or (
-            self.destination == "not dom0" and to_dom0
+        if (
+            (self.destination == "dom0" and not to_dom0)
+            or (self.destination == "not dom0" and to_dom0)
+            or (self.destination == "machine" and not call.destination.klass.is_machine)
         ):
             raise RefusedSilentlyError("not for that destination")
         if call.argument and not self.argument:

@@ -198,8 +198,8 @@ def _introduce(edit: Edit, qube: Qube, creator: Qube) -> None:
         add_tag(edit, qube, tag)
     if edit.system.properties.get("check_updates_vm") is False:
         set_feature(edit, qube, "check-updates", "")
-    if name := creator.features.get(_CREATED_GUIVM):
-        prop = BY_CLASS[qube.klass]["guivm"]
+    prop = BY_CLASS[qube.klass].get("guivm")
+    if prop is not None and (name := creator.features.get(_CREATED_GUIVM)):
         set_property(edit, qube, prop, prop.parse(edit.system, qube, name))
     follow_with_tags(edit, qube)
 

@@ -4,7 +4,6 @@ import logging
 
 from insula.daemon.lifecycle.power import Power
 from insula.daemon.lifecycle.world import World
-from insula.daemon.model.qube import QubeClass
 from insula.protocol.errors import ReportableError
 
 MARK = "autostarted"
@@ -22,7 +21,7 @@ async def start_all(world: World, power: Power, session: str) -> None:
         return
     mark.write_text(session)
     for qube in world.system.in_order():
-        if qube.klass is QubeClass.ADMIN or not qube.properties.get("autostart"):
+        if not qube.klass.is_machine or not qube.properties.get("autostart"):
             continue
         try:
             await power.start(qube)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from insula.daemon.lifecycle.running import machine_name, run_directory
 from insula.daemon.lifecycle.snapshots import Snapshots
 from insula.daemon.lifecycle.world import World
-from insula.daemon.model.qube import PowerState, Qube, QubeClass
+from insula.daemon.model.qube import PowerState, Qube
 from insula.daemon.model.volume import Volume
 from insula.daemon.store.records import drop_run
 from insula.protocol.errors import ReportableError
@@ -51,7 +51,7 @@ class Endings:
             for volume in qube.volumes.values():
                 await self._try(qube, self._world.storage.prune(volume))
         self._halted(qube, spawned=spawned)
-        if advanced and qube.klass is QubeClass.TEMPLATE:
+        if advanced and qube.klass.has_own_root:
             self._snapshots.refresh(qube)
 
     async def _commit(self, qube: Qube) -> bool:

@@ -31,7 +31,7 @@ def basis_of(world: World, qube: Qube) -> Basis | None:
 
 def snapshot_basis(world: World, qube: Qube) -> Basis | None:
     """The same for a template: what qubes made from it start from, unless told otherwise."""
-    if qube.klass is QubeClass.ADMIN or not world.engine.capabilities.clone:
+    if not qube.klass.is_machine or not world.engine.capabilities.clone:
         return None
     return Basis(
         root=world.system.root_template(qube).volumes["root"],

@@ -63,8 +63,8 @@ class Power:
         Raises:
             ReportableError: it could not be started; nothing of it is left.
         """
-        if qube.klass is QubeClass.ADMIN:
-            raise NotHaltedError(qube.name, "is the admin domain and always runs")
+        if not qube.klass.is_machine:
+            raise NotHaltedError(qube.name, "is no virtual machine of ours and always runs")
         if self._going_down:
             raise RefusedError("The instance is going down", "Start it again with: insula up")
         task = self._starting.get(qube.uuid)
@@ -142,8 +142,8 @@ class Power:
         Raises:
             ReportableError: it is not started, or cannot be ended.
         """
-        if qube.klass is QubeClass.ADMIN:
-            raise QubeStateError(f"Qube {qube.name} is the admin domain and cannot be ended")
+        if not qube.klass.is_machine:
+            raise QubeStateError(f"Qube {qube.name} is no virtual machine of ours to be ended")
         if (starting := self._starting.get(qube.uuid)) is not None:
             starting.cancel()
             await asyncio.wait((starting,))
@@ -203,6 +203,8 @@ class Power:
         """
         if qube.klass is QubeClass.ADMIN:
             raise QubeStateError(f"Qube {qube.name} is the admin domain: run it here, without us")
+        if qube.klass is QubeClass.REMOTE:
+            raise QubeStateError(f"Qube {qube.name} is on another system")
         if qube.power is PowerState.HALTING:
             if not autostart:
                 raise NotRunningError(qube.name, "is shutting down")

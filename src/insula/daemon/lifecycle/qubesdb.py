@@ -16,7 +16,11 @@ _CONFIG = re.compile(r"[A-Za-z].{0,51}")
 _PERSIST_KEY = 54  # characters
 _LOCALTIME = Path("/etc/localtime")
 _ZONES = "zoneinfo/"
-_PERSISTENCE = {QubeClass.TEMPLATE: "full", QubeClass.DISPOSABLE: "none"}
+_PERSISTENCE = {
+    QubeClass.TEMPLATE: "full",
+    QubeClass.STANDALONE: "full",
+    QubeClass.DISPOSABLE: "none",
+}
 
 
 def entries(system: System, qube: Qube) -> dict[str, str]:

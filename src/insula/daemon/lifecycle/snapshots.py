@@ -96,7 +96,7 @@ class Snapshots:
     def _bases(self, qube: Qube) -> dict[str, Basis]:
         """What snapshots are made from, by their keys, of a qube and of those made from it."""
         world, found = self._world, {}
-        bases = [snapshot_basis(world, qube) if qube.klass is QubeClass.TEMPLATE else None]
+        bases = [snapshot_basis(world, qube) if _is_source(qube) else None]
         bases += [_basis_or_none(world, one) for one in (qube, *world.system.made_from(qube))]
         for basis in bases:
             if basis is not None:
@@ -144,3 +144,10 @@ def _basis_or_none(world: World, qube: Qube) -> Basis | None:
         return basis_of(world, qube)
     except ReportableError:
         return None
+
+
+def _is_source(qube: Qube) -> bool:
+    """Whether other qubes start from what is made of this one's root."""
+    return qube.klass is QubeClass.TEMPLATE or bool(
+        qube.klass is QubeClass.STANDALONE and qube.properties.get("template_for_dispvms")
+    )

@@ -3,7 +3,7 @@
 from insula.daemon.model.errors import QubeInUseError, QubeStateError
 from insula.daemon.model.properties.network import netvm
 from insula.daemon.model.properties.qubes import value_of
-from insula.daemon.model.qube import Qube, QubeClass
+from insula.daemon.model.qube import Qube
 from insula.daemon.model.system import System
 
 _RESTORED = "backup-restore-in-progress"
@@ -30,7 +30,7 @@ def check_shutdown(system: System, qube: Qube) -> None:
     others = [
         other
         for other in system.qubes.values()
-        if other is not qube and other.klass is not QubeClass.ADMIN and not other.halted
+        if other is not qube and other.klass.is_machine and not other.halted
     ]
     for what, error, users in (
         (

@@ -29,7 +29,7 @@ _OF_FEATURE = {
     "boot-mode.active": "bootmode",
     "boot-mode.appvm-default": "appvm_default_bootmode",
 }
-_TAGGED = ("guivm", "audiovm")
+_TAGGED = ("guivm", "audiovm", "relayvm")
 _CLOCK_SERVICE = "service.clocksync"
 
 
@@ -128,10 +128,10 @@ def follow_setting(
 
 
 def follow_with_tags(edit: Edit, qube: Qube) -> None:
-    """Let the tags that name a qube's GUI and audio qubes follow its properties."""
-    if qube.klass is QubeClass.ADMIN:
-        return
+    """Let the tags that name a qube's GUI, audio and relay qubes follow its properties."""
     for name in _TAGGED:
+        if name not in BY_CLASS[qube.klass]:
+            continue
         value = value_of(edit.system, qube, name)
         found = edit.system.find(value) if isinstance(value, UUID) else None
         tag_alone(edit, qube, f"{name}-", None if found is None else f"{name}-{found.name}")

@@ -11,11 +11,11 @@ DISPOSABLE_VOLATILE_SIZE = 12 * GIB
 
 def volumes_of(klass: QubeClass, owner: UUID, template: Qube | None) -> dict[str, Volume]:
     """The volumes of a new qube; a snapshot has its source's size."""
-    if klass is QubeClass.ADMIN:
+    if not klass.is_machine:
         return {}
     volatile = Volume(owner=owner, name="volatile", size=VOLATILE_SIZE)
     private = Volume(owner=owner, name="private", size=PRIVATE_SIZE, save_on_stop=True)
-    if klass is QubeClass.TEMPLATE:
+    if klass.has_own_root:
         root = Volume(owner=owner, name="root", size=ROOT_SIZE, save_on_stop=True)
     else:
         size = ROOT_SIZE if template is None else template.volumes["root"].size

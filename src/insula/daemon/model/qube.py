@@ -24,7 +24,19 @@ class QubeClass(StrEnum):
     ADMIN = "AdminVM"
     APP = "AppVM"
     DISPOSABLE = "DispVM"
+    REMOTE = "RemoteVM"
+    STANDALONE = "StandaloneVM"
     TEMPLATE = "TemplateVM"
+
+    @property
+    def has_own_root(self) -> bool:
+        """Whether software is installed in such a qube itself."""
+        return self in (QubeClass.TEMPLATE, QubeClass.STANDALONE)
+
+    @property
+    def is_machine(self) -> bool:
+        """Whether such a qube is a virtual machine of this system's."""
+        return self not in (QubeClass.ADMIN, QubeClass.REMOTE)
 
 
 class PowerState(StrEnum):
@@ -34,7 +46,9 @@ class PowerState(StrEnum):
     TRANSIENT = "Transient"
     RUNNING = "Running"
     PAUSED = "Paused"
+    SUSPENDED = "Suspended"
     HALTING = "Halting"
+    CRASHED = "Crashed"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -79,7 +79,7 @@ class System:
             ValueRefusedError: its template is gone.
         """
         for one in (qube, *self.templates_of(qube)):
-            if one.klass is QubeClass.TEMPLATE:
+            if one.klass.has_own_root:
                 return one
         raise ValueRefusedError(f"Qube {qube.name} has no template any more")
 

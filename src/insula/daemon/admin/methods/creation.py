@@ -28,6 +28,8 @@ async def create_qube(call: Call, *, pools: bool) -> str:
     """Make the qube of a class; the answer is empty."""
     system = call.api.world.system
     klass = QubeClass(call.method.rpartition(".")[2])
+    if klass is QubeClass.ADMIN:
+        raise RefusedSilentlyError("there is one admin domain, and there can be no other")
     template = None
     if call.argument:
         if "template" not in BY_CLASS[klass]:

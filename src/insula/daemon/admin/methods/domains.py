@@ -77,6 +77,8 @@ async def current_state(call: Call) -> str:
     qube, system = call.destination, call.api.world.system
     if qube is system.dom0:
         return f"mem=0 mem_static_max={system.host_memory} cputime=0 power_state={_state(qube)}"
+    if qube.klass is QubeClass.REMOTE:
+        return f"mem=0 mem_static_max=0 cputime=0 power_state={_state(qube)}"
     running = call.api.world.running.get(qube.uuid)
     memory = cpu_time = 0
     if running is not None:
@@ -109,7 +111,7 @@ def _listed(qube: Qube) -> ListedQube:
 
 
 def _state(qube: Qube) -> str:
-    return str(PowerState.RUNNING if qube.klass is QubeClass.ADMIN else qube.power)
+    return str(qube.power if qube.klass.is_machine else PowerState.RUNNING)
 
 
 def _used(pid: int) -> tuple[int, int]:
@@ -134,12 +136,12 @@ METHODS = {
         f"admin.vm.Create.{klass}": Method(
             run=create, destination="dom0", argument=True, payload=True
         )
-        for klass in (QubeClass.APP, QubeClass.TEMPLATE, QubeClass.DISPOSABLE)
+        for klass in QubeClass
     },
     **{
         f"admin.vm.CreateInPool.{klass}": Method(
             run=create_in_pool, destination="dom0", argument=True, payload=True
         )
-        for klass in (QubeClass.APP, QubeClass.TEMPLATE, QubeClass.DISPOSABLE)
+        for klass in QubeClass
     },
 }

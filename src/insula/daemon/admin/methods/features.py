@@ -12,7 +12,7 @@ from insula.daemon.model.errors import (
     RefusedSilentlyError,
 )
 from insula.daemon.model.properties.network import netvms_of
-from insula.daemon.model.qube import Qube, QubeClass
+from insula.daemon.model.qube import Qube
 
 
 async def list_features(call: Call) -> str:
@@ -29,7 +29,7 @@ async def check_with_template(call: Call) -> str:
 
 async def check_with_netvm(call: Call) -> str:
     system, qube = call.api.world.system, call.destination
-    providers = [] if qube.klass is QubeClass.ADMIN else list(netvms_of(system, qube))
+    providers = list(netvms_of(system, qube)) if qube.klass.is_machine else []
     return _first(call, [qube, *providers])
 
 

@@ -36,8 +36,8 @@ async def unpause(call: Call) -> str:
 
 METHODS = {
     "admin.vm.Start": Method(run=start),
-    "admin.vm.Shutdown": Method(run=shutdown, argument=True, destination="not dom0"),
+    "admin.vm.Shutdown": Method(run=shutdown, argument=True, destination="machine"),
     "admin.vm.Kill": Method(run=kill),
-    "admin.vm.Pause": Method(run=pause, destination="not dom0"),
-    "admin.vm.Unpause": Method(run=unpause, destination="not dom0"),
+    "admin.vm.Pause": Method(run=pause, destination="machine"),
+    "admin.vm.Unpause": Method(run=unpause, destination="machine"),
 }

@@ -56,6 +56,10 @@ def icon(_system: System, qube: Qube) -> str:
             kind = "servicevm"
         case QubeClass.DISPOSABLE:
             kind = "dispvm"
+        case QubeClass.STANDALONE:
+            kind = "standalonevm"
+        case QubeClass.REMOTE:
+            kind = "remotevm"
         case _:
             kind = "appvm"
     return f"{kind}-{qube.label}"
@@ -135,7 +139,7 @@ def keyboard_layout(system: System, qube: Qube) -> Value:
 
 def gui_qube(system: System, qube: Qube) -> Qube | None:
     """The qube that shows another's windows."""
-    if qube.klass is QubeClass.ADMIN:
+    if not qube.klass.is_machine:
         return None
     value = qube.properties.get("guivm", dom0_unless("default_guivm")(system, qube))
     return system.find(value) if isinstance(value, UUID) else None

@@ -38,7 +38,7 @@ def clients(system: System, provider: Qube) -> list[Qube]:
     return [
         qube
         for qube in system.qubes.values()
-        if qube.klass is not QubeClass.ADMIN and netvm(system, qube) is provider
+        if qube.klass.is_machine and netvm(system, qube) is provider
     ]
 
 

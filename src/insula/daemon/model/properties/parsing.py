@@ -12,7 +12,7 @@ from insula.daemon.model.errors import (
     ValueRefusedError,
 )
 from insula.daemon.model.properties.definition import Kind, Parse
-from insula.daemon.model.qube import Qube, Value, check_name
+from insula.daemon.model.qube import Qube, QubeClass, Value, check_name
 from insula.daemon.model.system import System
 
 _TRUE = frozenset(("1", "yes", "true", "on"))
@@ -93,6 +93,8 @@ def qube_named(*, none: bool, accepts: Callable[[Qube], str | None] | None = Non
             found = system.named(text)
         except QubeNotFoundError as error:
             raise PropertyValueError(str(error)) from error
+        if found.klass is QubeClass.REMOTE:
+            raise PropertyValueError(f"Qube {text} is on another system and cannot be used here")
         if accepts is not None and (why := accepts(found)) is not None:
             raise PropertyValueError(f"Qube {text} {why}")
         return found.uuid

@@ -126,7 +126,7 @@ _UPDATEABLE = Property(
     kind="bool",
     help="Whether software is installed in the qube itself, for it has its own root.",
     access=Access.READ_ONLY,
-    default=lambda _system, qube: qube.klass in (QubeClass.ADMIN, QubeClass.TEMPLATE),
+    default=lambda _system, qube: qube.klass is QubeClass.ADMIN or qube.klass.has_own_root,
     parse=parsing.nothing,
 )
 _KEYBOARD = Property(
@@ -336,20 +336,43 @@ def _template(accepts: Callable[[Qube], str | None], text: str) -> Property:
     )
 
 
+_MAKES_DISPOSABLES = Property(
+    name="template_for_dispvms",
+    kind="bool",
+    help="Whether disposables may be made from this qube.",
+    default=defaults.constant(False),
+    parse=parsing.boolean,
+    check=_check_template_for_dispvms,
+)
+_REMOTE = (
+    *(_NAME, _QID, _UUID),
+    *_EVERY,
+    replace(_BACKUP, default=defaults.constant(False)),
+    _reference("relayvm", defaults.constant(None), "The qube through which it is reached."),
+    Property(
+        name="transport_rpc",
+        kind="str",
+        help="The service of its relay qube that carries calls to it.",
+        default=defaults.constant(None),
+        parse=parsing.string_of(),
+    ),
+    Property(
+        name="remote_name",
+        kind="str",
+        help="Its name on the system where it is.",
+        default=defaults.constant(None),
+        parse=parsing.string_of(),
+    ),
+)
 _OF_CLASS: dict[QubeClass, tuple[Property, ...]] = {
     QubeClass.ADMIN: _ADMIN,
     QubeClass.APP: (
         *_COMMON,
         _template(_must_be_template, "The template whose root this qube uses."),
-        Property(
-            name="template_for_dispvms",
-            kind="bool",
-            help="Whether disposables may be made from this qube.",
-            default=defaults.constant(False),
-            parse=parsing.boolean,
-            check=_check_template_for_dispvms,
-        ),
+        _MAKES_DISPOSABLES,
     ),
+    QubeClass.STANDALONE: (*_COMMON, _MAKES_DISPOSABLES),
+    QubeClass.REMOTE: _REMOTE,
     QubeClass.TEMPLATE: (
         *_COMMON,
         Property(
