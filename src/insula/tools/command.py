@@ -3,14 +3,36 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from insula.protocol.errors import ReportableError
+from insula.tools import log
+from insula.tools.log import debug, say, warn
+
+__all__ = [
+    "EXIT_BROKEN_PIPE",
+    "EXIT_INTERRUPTED",
+    "EXIT_USAGE",
+    "Parser",
+    "UsageError",
+    "add_json",
+    "completed",
+    "confirmed",
+    "debug",
+    "parser_of",
+    "print_json",
+    "run",
+    "say",
+    "show",
+    "sub_commands",
+    "warn",
+]
 
 EXIT_USAGE = 2
 EXIT_BROKEN_PIPE = 141
 EXIT_INTERRUPTED = 130
+Completions = Callable[[Sequence[str]], Sequence[str]]  # from the words before to what may follow
 
 
 class UsageError(ReportableError):
@@ -20,19 +42,79 @@ class UsageError(ReportableError):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser with the options of every command.
+    """A parser with the options of every command, unless it is plain.
 
-    intermixed: options may stand between names and values; not for a parser with sub-commands.
+    Options may stand between names and values, except where there are sub-commands.
+    examples (command line to what it does), exit_codes (besides 0, 1 and 2) and notes (paragraphs)
+    are for the man page. default_command: the sub-command that is meant when none is given.
     """
 
     intermixed = True
 
-    def __init__(self, prog: str, description: str, **further: Any) -> None:
+    def __init__(
+        self,
+        prog: str,
+        description: str,
+        *,
+        plain: bool = False,
+        examples: Mapping[str, str] | None = None,
+        exit_codes: Mapping[int | str, str] | None = None,
+        notes: Sequence[str] = (),
+        default_command: str | None = None,
+        **further: Any,
+    ) -> None:
         super().__init__(prog=prog, description=description, **further)
+        self.examples = examples or {}
+        self.exit_codes = exit_codes or {}
+        self.notes = notes
+        self._default_command = default_command
+        self._commands: argparse._SubParsersAction[argparse.ArgumentParser] | None = None
+        if plain:
+            self.set_defaults(verbose=0, quiet=0)
+            return
         self.add_argument("-v", "--verbose", action="count", default=0, help="say more")
         self.add_argument("-q", "--quiet", action="count", default=0, help="say less")
         self.add_argument("--version", action=_Version)
         self.add_argument("--force-root", action="store_true", help=argparse.SUPPRESS)
+
+    def add_commands(
+        self, *, metavar: str = "COMMAND", required: bool = True, dest: str = argparse.SUPPRESS
+    ) -> "argparse._SubParsersAction[argparse.ArgumentParser]":
+        """Sub-commands, which are plain parsers."""
+        self.intermixed = False
+        self._commands = self.add_subparsers(
+            metavar=metavar, required=required, dest=dest, parser_class=argparse.ArgumentParser
+        )
+        return self._commands
+
+    def sub_commands(self) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+        """Each sub-command once, by the first of its names."""
+        return sub_commands(self)
+
+    def format_help(self) -> str:
+        """Help, then a usage line for each sub-command."""
+        usages = [command.format_usage() for _, command in self.sub_commands()]
+        text = super().format_help()
+        return "\n".join([text, *usages]) if usages else text
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """Read a command line."""
+        words = list(sys.argv[1:] if argv is None else argv)
+        if self._commands is not None and self._default_command is not None:
+            at = self._first_word(words)
+            wanted = (*self._commands.choices, "-h", "--help", "--version")
+            if not words[at:] or words[at] not in wanted:
+                words.insert(at, self._default_command)
+        return self.parse_intermixed_args(words) if self.intermixed else self.parse_args(words)
+
+    def _first_word(self, words: Sequence[str]) -> int:
+        """Where the options that all sub-commands share end."""
+        flags = ("--verbose", "--quiet", "--force-root")
+        for at, word in enumerate(words):
+            short = len(word) > 1 and word[0] == "-" and set(word[1:]) <= {"v", "q"}
+            if not short and word not in flags:
+                return at
+        return len(words)
 
 
 class _Version(argparse.Action):
@@ -50,6 +132,48 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+def sub_commands(
+    parser: argparse.ArgumentParser,
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """The sub-commands of a parser, each once, by the first of its names."""
+    seen: set[int] = set()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                if id(command) not in seen:
+                    seen.add(id(command))
+                    yield name, command
+
+
+def completed(action: argparse.Action, with_: str | Completions) -> argparse.Action:
+    """Say what completes an argument: a kind that tools/complete.py knows, or a function."""
+    setattr(action, "completed", with_)  # noqa: B010 - argparse's own class does not have it
+    return action
+
+
+class _ParserWanted(BaseException):
+    """Instead of a run: the parser alone was asked for."""
+
+    def __init__(self, parser: Parser) -> None:
+        self.parser = parser
+
+
+_only_parser = False
+
+
+def parser_of(main: Callable[[list[str]], int]) -> Parser:
+    """The parser of a command, which is not run: for its man page and completion."""
+    global _only_parser  # noqa: PLW0603 - commands build their parsers in main
+    _only_parser = True
+    try:
+        main([])
+    except _ParserWanted as wanted:
+        return wanted.parser
+    finally:
+        _only_parser = False
+    raise TypeError(f"{main.__module__} does not call run()")
+
+
 def run(
     parser: Parser,
     work: Callable[[argparse.Namespace], int],
@@ -62,14 +186,18 @@ def run(
     Raises:
         SystemExit: the command line cannot be meant, or asks for help or the version.
     """
+    if _only_parser:
+        raise _ParserWanted(parser)
     _open_standard_streams()
     try:
-        parse = parser.parse_intermixed_args if parser.intermixed else parser.parse_args
-        code = work(parse(argv))
+        arguments = parser.parse(argv)
+        log.set_level(1 + arguments.verbose - arguments.quiet)
+        code = work(arguments)
         sys.stdout.flush()
     except UsageError as error:
         parser.error(f"{error}\n{error.hint}" if error.hint else str(error))
     except ReportableError as error:
+        log.traceback()
         return show(error, prefix or f"{parser.prog}: error: ")
     except BrokenPipeError:
         # Python would complain once more when it flushes at its end.
@@ -98,11 +226,6 @@ def show(error: ReportableError, prefix: str = "Error: ") -> int:
     return error.exit_code
 
 
-def say(logger: str, text: str) -> None:
-    """A line for the person, as a log line of level normal."""
-    print(f"{logger}: {text}", file=sys.stderr)
-
-
 def confirmed(question: str, answers: tuple[str, ...] = ("y", "Y")) -> bool:
     """Ask on the terminal; no answer is a no."""
     try:
@@ -110,3 +233,15 @@ def confirmed(question: str, answers: tuple[str, ...] = ("y", "Y")) -> bool:
     except EOFError:
         print()
         return False
+
+
+def add_json(parser: argparse._ActionsContainer) -> None:
+    """--json, for whoever reads with a program; print_json() answers it."""
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def print_json(value: object) -> None:
+    """Print a value for programs."""
+    import json  # noqa: PLC0415 - only where it is asked for
+
+    print(json.dumps(value, indent=2, ensure_ascii=False))

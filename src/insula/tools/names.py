@@ -5,23 +5,26 @@ from collections.abc import Iterable
 
 from insula.client.app import App, Qube
 from insula.protocol.admin import ADMIN_QUBE
-from insula.tools.command import UsageError
+from insula.tools.command import UsageError, completed
 
 _PATTERN = frozenset("*?[!]")
 
 
 def add_one(parser: argparse.ArgumentParser) -> None:
     """VMNAME: exactly one name."""
-    parser.add_argument("qube", metavar="VMNAME", help="name of the qube")
+    completed(parser.add_argument("qube", metavar="VMNAME", help="name of the qube"), "qubes")
 
 
 def add_several(parser: argparse.ArgumentParser) -> None:
     """VMNAME...: any number of names or patterns, or --all."""
-    parser.add_argument("qubes", metavar="VMNAME", nargs="*", help="name of a qube, or a pattern")
+    text = "name of a qube, or a pattern"
+    completed(parser.add_argument("qubes", metavar="VMNAME", nargs="*", help=text), "qubes")
     parser.add_argument("--all", action="store_true", help="all qubes but dom0")
-    parser.add_argument(
-        "--exclude", metavar="NAME", action="append", default=[], help="with --all: leave one out"
+    text = "with --all: leave one out"
+    exclude = parser.add_argument(
+        "--exclude", metavar="NAME", action="append", default=[], help=text
     )
+    completed(exclude, "qubes")
 
 
 def find_one(app: App, arguments: argparse.Namespace) -> Qube:

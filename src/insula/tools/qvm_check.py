@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from insula.client.app import App, Qube
 from insula.protocol.admin import ADMIN_QUBE
 from insula.tools import names
-from insula.tools.command import Parser, run, say
+from insula.tools.command import Parser, add_json, print_json, run, say
 
 EXIT_NONE, EXIT_SOME = 1, 3
 _LOGGER = "qvm-check"
@@ -23,39 +23,62 @@ _CONDITIONS: dict[str, Callable[[Qube], bool]] = {
     "template": lambda qube: qube.klass == "TemplateVM",
     "networked": _is_networked,
 }
+_HELP = {
+    "running": "that they are not halted",
+    "paused": "that they are paused",
+    "template": "that they are templates",
+    "networked": "that they have a net qube",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """qvm-check."""
-    parser = Parser(_LOGGER, "Check that qubes exist, and what else is asked of them.")
+    parser = Parser(
+        _LOGGER,
+        "Check that qubes exist, and what else is asked of them; all that is asked has to hold.",
+        examples={
+            "qvm-check -q --running work && echo yes": "do something if a qube runs",
+            "qvm-check --all --networked": "name the qubes that have a network",
+        },
+        exit_codes={
+            0: "all given qubes are there and as asked",
+            EXIT_NONE: "none is, none was given, or one of them is unknown",
+            EXIT_SOME: "some are, but not all",
+        },
+    )
     names.add_several(parser)
-    for condition in _CONDITIONS:
-        text = f"that they are {condition}"
+    for condition, text in _HELP.items():
         parser.add_argument(f"--{condition}", action="store_true", help=text)
+    add_json(parser)
     return run(parser, _run, argv)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     names.check_several(arguments, required=False)
-    quiet = arguments.quiet > arguments.verbose
     known = {qube.name: qube for qube in App(cache=True).domains}
-    wanted = list(arguments.qubes)
+    wanted = list(dict.fromkeys(arguments.qubes))
     if arguments.all:
         wanted = [name for name in known if name not in (ADMIN_QUBE, *arguments.exclude)]
-    unknown = [name for name in wanted if name not in known]
     asked = [name for name in _CONDITIONS if getattr(arguments, name)]
-    text = ", ".join(asked) or "exists"
-    matching = []
-    for name in wanted:
-        if name in known and all(_CONDITIONS[one](known[name]) for one in asked):
-            matching.append(name)
-            if not quiet:
-                say(_LOGGER, f"{name}: {text}")
-    if not quiet:
-        for name in unknown:
-            say(_LOGGER, f"warning: no such qube: {name!r}")
-        if not matching:
-            say(_LOGGER, f"none of the given qubes: {text}")
+    unknown = [name for name in wanted if name not in known]
+    matching = [
+        name
+        for name in wanted
+        if name in known and all(_CONDITIONS[one](known[name]) for one in asked)
+    ]
+    _report(matching, unknown, " and ".join(asked) or "exists")
+    if arguments.json:
+        others = [name for name in wanted if name not in (*matching, *unknown)]
+        print_json({"matching": matching, "others": others, "unknown": unknown})
     if not matching or unknown:
         return EXIT_NONE
     return 0 if len(matching) == len(wanted) else EXIT_SOME
+
+
+def _report(matching: Sequence[str], unknown: Sequence[str], conditions: str) -> None:
+    for name in matching:
+        say(_LOGGER, f"{name}: {conditions}")
+    for name in unknown:
+        say(_LOGGER, f"warning: no such qube: {name!r}")
+    if not matching:
+        say(_LOGGER, f"none of the given qubes: {conditions}")

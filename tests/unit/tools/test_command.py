@@ -1,14 +1,17 @@
 """Options, errors and names that all commands share."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from insula.client.app import App
-from insula.tools import qvm_check, qvm_features, qvm_ls, qvm_power, qvm_run, qvm_shutdown
-from insula.tools.command import UsageError
+from insula.tools import log, qvm_check, qvm_features, qvm_ls, qvm_power, qvm_run, qvm_shutdown
+from insula.tools.command import Parser, UsageError, parser_of
+from insula.tools.command import run as run_command
 from insula.tools.names import expand
 from tests.unit.tools.conftest import Main, Run
 from tests.unit.tools.fake_daemon import FakeDaemon, FakeQube, RefusedError
@@ -134,3 +137,82 @@ def test_check_tells_by_its_exit_code(daemon: FakeDaemon, run: Run) -> None:
     assert done.code == 1
     assert "warning: no such qube: 'no-*'" in done.err
     assert run(qvm_check.main).code == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], r"work: not now\n"),
+        (["-v", "-q"], r"work: not now\n"),
+        (["-q"], ""),
+        (["-v"], r"[-0-9]+ [:0-9]+ \[\d+ test_command\.tell:\d+\] work: not now\n"),
+    ],
+)
+def test_levels_of_what_is_said(
+    capfd: pytest.CaptureFixture[str], words: list[str], line: str
+) -> None:
+    def tell(_arguments: object) -> int:
+        log.say("work", "not now")
+        return 0
+
+    assert run_command(Parser("qvm-x", "Do."), tell, words) == 0
+    assert re.fullmatch(line, capfd.readouterr().err)
+
+
+def test_warnings_are_bare_where_little_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    for level, lines in ((0, "text\n"), (1, "app: text\n")):
+        log.set_level(level)
+        log.warn("app", "text")
+        assert capfd.readouterr().err == lines
+
+
+def parser_with_commands() -> Parser:
+    parser = Parser("qvm-x", "Do.", default_command="list")
+    commands = parser.add_commands(dest="command")
+    for name, aliases in (("list", ["ls", "l"]), ("info", [])):
+        command = commands.add_parser(name, aliases=aliases, help=f"{name} it")
+        command.add_argument("--full", action="store_true")
+        command.add_argument("qubes", nargs="*")
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "qubes"),
+    [
+        ([], "list", []), (["ls", "a"], "ls", ["a"]), (["a", "b"], "list", ["a", "b"]),
+        (["-v", "--full"], "list", []), (["-vq", "info", "x"], "info", ["x"]),
+    ],
+)  # fmt: skip
+def test_a_sub_command_can_be_the_default(words: list[str], command: str, qubes: list[str]) -> None:
+    found = parser_with_commands().parse(words)
+    assert (found.command, found.qubes) == (command, qubes)
+
+
+def test_help_ends_in_a_usage_line_for_each_sub_command() -> None:
+    lines = parser_with_commands().format_help().splitlines()
+    assert [line for line in lines if line.startswith("usage: ")] == [
+        "usage: qvm-x [-h] [-v] [-q] [--version] COMMAND ...",
+        "usage: qvm-x list [-h] [--full] [qubes ...]",
+        "usage: qvm-x info [-h] [--full] [qubes ...]",
+    ]
+
+
+def test_a_plain_parser_has_no_options_but_help() -> None:
+    parser = Parser("x", "Do.", plain=True)
+    assert "-v" not in parser.format_help()
+    assert run_command(parser, lambda arguments: int(arguments.verbose), []) == 0
+
+
+def test_a_commands_parser_can_be_had_without_running_it() -> None:
+    assert parser_of(qvm_ls.main).prog == "qvm-ls"
+    with pytest.raises(TypeError, match="does not call run"):
+        parser_of(len)
+
+
+def test_everything_can_be_read_by_programs_where_there_is_json(
+    daemon: FakeDaemon, run: Run
+) -> None:
+    for name in ("work", "vault"):
+        daemon.add(FakeQube(name, state="Running" if name == "work" else "Halted"))
+    done = run(qvm_check.main, "--json", "--running", "work", "vault", "none")
+    assert json.loads(done.out) == {"matching": ["work"], "others": ["vault"], "unknown": ["none"]}

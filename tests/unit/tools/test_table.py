@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insula.tools.table import human_size, parse_size, table
+from insula.tools.sizes import human_size, parse_size
+from insula.tools.table import table
 
 
 def test_columns_are_padded_but_not_the_last() -> None:
