@@ -115,15 +115,16 @@ class Instance:
         payload: bytes = b"",
         *,
         source: str = "dom0",
+        over: str = SOCKET_NAME,
     ) -> bytes | Refusal | None:
-        """Call the Admin API over its socket."""
+        """Call the Admin API over its socket, or another of the daemon's."""
         request = admin.encode_request(method, argument, destination, payload, source=source)
-        return admin.decode_answer(await self.raw(request))
+        return admin.decode_answer(await self.raw(request, over))
 
-    async def raw(self, request: bytes) -> bytes:
+    async def raw(self, request: bytes, over: str = SOCKET_NAME) -> bytes:
         """Everything that the Admin API answers to these bytes."""
         async with asyncio.timeout(TIMEOUT):
-            reader, writer = await asyncio.open_unix_connection(self.run / SOCKET_NAME)
+            reader, writer = await asyncio.open_unix_connection(self.run / over)
             writer.write(request)
             writer.write_eof()
             answer = await reader.read()

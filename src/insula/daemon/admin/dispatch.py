@@ -2,10 +2,20 @@
 
 import logging
 import re
+from collections.abc import Mapping
 from uuid import UUID
 
 from insula.daemon.admin.calls import Api, Call, Method
-from insula.daemon.admin.methods import domains, features, labels, power, properties, volumes
+from insula.daemon.admin.methods import (
+    domains,
+    features,
+    internal,
+    labels,
+    misc,
+    power,
+    properties,
+    volumes,
+)
 from insula.daemon.model.errors import InvalidUuidError, QubeNotFoundError, RefusedSilentlyError
 from insula.daemon.model.qube import Qube, check_name
 from insula.daemon.model.system import System
@@ -13,13 +23,18 @@ from insula.protocol import admin
 from insula.protocol.admin import AdminRequest
 from insula.protocol.errors import ReportableError
 
-METHODS: dict[str, Method] = {
-    **domains.METHODS,
-    **power.METHODS,
-    **properties.METHODS,
-    **features.METHODS,
-    **labels.METHODS,
-    **volumes.METHODS,
+# The methods of each socket: a name means something on its own socket alone.
+SOCKETS: dict[str, dict[str, Method]] = {
+    "qubesd.sock": {
+        **domains.METHODS,
+        **power.METHODS,
+        **properties.METHODS,
+        **features.METHODS,
+        **labels.METHODS,
+        **volumes.METHODS,
+    },
+    "qubesd.internal.sock": internal.METHODS,
+    "qubesd.misc.sock": misc.METHODS,
 }
 _UUID_PREFIX = "uuid:"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
@@ -27,7 +42,9 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 log = logging.getLogger(__name__)
 
 
-async def answer(api: Api, request: AdminRequest, untrusted_payload: bytes) -> bytes:
+async def answer(
+    api: Api, methods: Mapping[str, Method], request: AdminRequest, untrusted_payload: bytes
+) -> bytes:
     """The whole answer to a request; empty where the API refuses without a word.
 
     Its source is believed: whoever can open the socket may act for any qube. What a qube itself
@@ -35,7 +52,7 @@ async def answer(api: Api, request: AdminRequest, untrusted_payload: bytes) -> b
     """
     try:
         call = resolve(api, request, untrusted_payload)
-        method = METHODS.get(request.method)
+        method = methods.get(request.method)
         if method is None:
             raise RefusedSilentlyError("no such method")
         method.check(call)

@@ -8,7 +8,6 @@ from insula.daemon.admin.sockets import hung_up
 from insula.protocol import admin
 from insula.protocol.admin import Event
 
-STREAM = "admin.Events"
 MAX_UNREAD = 4 * 1024 * 1024  # bytes a listener may be behind, after which it is let go of
 _FIRST = admin.event("", "connection-established")
 

@@ -1,17 +1,18 @@
-"""The Admin API's socket: one request a connection, answered at its end of file.
+"""The Admin API's sockets: one request a connection, answered at its end of file.
 
-Whoever can open it acts as dom0: it lies in a directory of its owner's alone.
+Whoever can open them acts as dom0: they lie in a directory of their owner's alone.
 """
 
 import asyncio
 import logging
 import socket
+from functools import partial
 from pathlib import Path
 
 from insula.daemon.admin.calls import Api
-from insula.daemon.admin.dispatch import answer, full_text, resolve
-from insula.daemon.admin.events import STREAM, stream_events
+from insula.daemon.admin.dispatch import SOCKETS, answer, full_text, resolve
 from insula.daemon.admin.sockets import listen
+from insula.daemon.admin.streams import STREAMS
 from insula.daemon.model.errors import RefusedSilentlyError
 from insula.protocol import admin
 from insula.protocol.admin import AdminRequest
@@ -29,36 +30,39 @@ class AdminServer:
     """Serves the Admin API. A caller that goes away does not interrupt what it asked for."""
 
     def __init__(self, run: Path, api: Api) -> None:
-        self._path = run / SOCKET_NAME
+        self._run = run
         self._api = api
-        self._server: asyncio.Server | None = None
+        self._servers: dict[str, asyncio.Server] = {}
         self._serving: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen; a socket that an earlier daemon left is replaced.
+        """Listen; sockets that an earlier daemon left are replaced.
 
         Raises:
             AddressInUseError: another daemon listens there.
         """
-        listener = listen(self._path, socket.SOCK_STREAM, _BACKLOG)
-        self._server = await asyncio.start_unix_server(self._accept, sock=listener)
+        for name in SOCKETS:
+            listener = listen(self._run / name, socket.SOCK_STREAM, _BACKLOG)
+            accept = partial(self._accept, name)
+            self._servers[name] = await asyncio.start_unix_server(accept, sock=listener)
 
     async def close(self) -> None:
         """Stop listening and give up what is being served."""
-        if self._server is None:
-            return
-        self._server.close()
-        self._path.unlink(missing_ok=True)
+        for name, server in self._servers.items():
+            server.close()
+            (self._run / name).unlink(missing_ok=True)
         for task in tuple(self._serving):
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(
+        self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)
         try:
-            await self._serve(reader, writer)
+            await self._serve(name, reader, writer)
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 writer.close()
                 await writer.wait_closed()
@@ -68,15 +72,17 @@ class AdminServer:
             self._serving.discard(task)
             writer.transport.abort()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         received = await _read(reader)
         if not received:
             return  # Somebody looked whether we are there.
         request, payload = admin.split_request(received)
-        if request.method == STREAM:
+        if name == SOCKET_NAME and request.method in STREAMS:
             await self._stream(request, payload, writer)
         else:
-            writer.write(await answer(self._api, request, payload))
+            writer.write(await answer(self._api, SOCKETS[name], request, payload))
 
     async def _stream(
         self, request: AdminRequest, payload: bytes, writer: asyncio.StreamWriter
@@ -88,9 +94,9 @@ class AdminServer:
         except ReportableError as error:
             writer.write(admin.exception(error.api_name, full_text(error)))
         except RefusedSilentlyError as error:
-            log.info("refused", extra={"method": STREAM, "why": str(error)})
+            log.info("refused", extra={"method": request.method, "why": str(error)})
         else:
-            await stream_events(call, writer)
+            await STREAMS[request.method](call, writer)
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:

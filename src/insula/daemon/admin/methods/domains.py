@@ -76,9 +76,9 @@ async def current_state(call: Call) -> str:
     """`mem` is what the qube's process really takes of the host's memory."""
     qube, system = call.destination, call.api.world.system
     if qube is system.dom0:
-        return f"mem=0 mem_static_max={system.host_memory} cputime=0 power_state={_state(qube)}"
+        return f"mem=0 mem_static_max={system.host_memory} cputime=0 power_state={state_of(qube)}"
     if qube.klass is QubeClass.REMOTE:
-        return f"mem=0 mem_static_max=0 cputime=0 power_state={_state(qube)}"
+        return f"mem=0 mem_static_max=0 cputime=0 power_state={state_of(qube)}"
     running = call.api.world.running.get(qube.uuid)
     memory = cpu_time = 0
     if running is not None:
@@ -86,7 +86,7 @@ async def current_state(call: Call) -> str:
     highest = int(str(value_of(system, qube, "maxmem") or value_of(system, qube, "memory")))
     return (
         f"mem={memory} mem_static_max={highest * _MIB_IN_KIB} cputime={cpu_time} "
-        f"power_state={_state(qube)}"
+        f"power_state={state_of(qube)}"
     )
 
 
@@ -107,10 +107,11 @@ def default_dispvm(system: System, qube: Qube) -> Qube:
 
 
 def _listed(qube: Qube) -> ListedQube:
-    return ListedQube(qube.name, str(qube.klass), _state(qube), str(qube.uuid))
+    return ListedQube(qube.name, str(qube.klass), state_of(qube), str(qube.uuid))
 
 
-def _state(qube: Qube) -> str:
+def state_of(qube: Qube) -> str:
+    """A qube's power state as clients see it."""
     return str(qube.power if qube.klass.is_machine else PowerState.RUNNING)
 
 
