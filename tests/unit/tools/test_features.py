@@ -1,10 +1,12 @@
 """qvm-features, qvm-service, qvm-tags."""
 
+import json
+
 import pytest
 
 from insula.tools.qvm_features import features, service, tags
-from tests.unit.tools.conftest import Run
-from tests.unit.tools.fake_daemon import FakeDaemon, FakeQube
+from tests.unit.tools.conftest import Main, Run
+from tests.unit.tools.fake_daemon import FakeDaemon, FakeQube, RefusedError
 
 
 @pytest.fixture
@@ -92,3 +94,32 @@ def test_a_qube_without_tags_is_no_failure(run: Run, qube: FakeQube) -> None:
     qube.tags.clear()
     done = run(tags, "work")
     assert (done.code, done.out) == (0, "")
+
+
+def test_all_of_them_can_be_read_by_programs(run: Run, qube: FakeQube) -> None:
+    def answer(*words: str) -> tuple[int, object]:
+        main = {"f": features, "s": service, "t": tags}[words[0]]
+        done = run(main, "--json", qube.name, *words[1:])
+        return done.code, json.loads(done.out)
+
+    assert answer("f") == (0, qube.features)
+    assert answer("f", "gui") == (0, "")
+    assert answer("f", "none") == (1, None)
+    assert answer("s") == (0, {"crond": False, "cups": True})
+    assert answer("s", "crond") == (0, False)
+    assert answer("s", "none") == (1, None)
+    assert answer("t") == (0, ["a", "b"])
+    assert answer("t", "list", "c") == (1, [])
+
+
+@pytest.mark.parametrize("main", [features, service, tags])
+def test_what_is_forbidden_is_a_failure(daemon: FakeDaemon, run: Run, main: Main) -> None:
+    daemon.add(FakeQube("vault"))
+    kind = "tag" if main is tags else "feature"
+    refusal = RefusedError("QubesValueError", "not that one")
+    daemon.refusals[f"admin.vm.{kind}.Set", "vault"] = refusal
+    done = run(
+        main, "vault", *(["add"] if main is tags else []), "x", *(["1"] * (main is not tags))
+    )
+    assert done.code == 1
+    assert done.err.endswith(": error: not that one\n")

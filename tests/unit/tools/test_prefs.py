@@ -1,5 +1,7 @@
 """qvm-prefs and qubes-prefs: flags, values, and what is sent to set one."""
 
+import json
+
 import pytest
 
 from insula.tools import qvm_prefs
@@ -116,3 +118,14 @@ def test_the_system_has_properties_too(daemon: FakeDaemon, run: Run) -> None:
 def test_a_qube_has_to_be_named(run: Run) -> None:
     assert run(qvm_prefs.main).code == 2
     assert run(qvm_prefs.main, "-D", "orchid").code == 2
+
+
+def test_properties_can_be_read_by_programs(run: Run) -> None:
+    found = json.loads(run(qvm_prefs.main, "--json", "orchid").out)
+    assert found["autostart"] == {"value": False, "type": "bool", "is_default": True}
+    assert found["default_dispvm"] == {"value": None, "type": "vm", "is_default": True}
+    assert found["stubdom_mem"]["value"] is None
+    assert json.loads(run(qvm_prefs.main, "--json", "--hide-default", "orchid").out) == {
+        "label": {"value": "green", "type": "label", "is_default": False}
+    }
+    assert json.loads(run(qvm_prefs.main, "--json", "orchid", "netvm").out)["value"] == "river-fw"
