@@ -1,6 +1,6 @@
 """Columns and formats of qvm-ls (qvm-tools.md section 3.4)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from insula.client import errors
 from insula.client.app import Qube
@@ -56,6 +56,17 @@ def property_text(qube: Qube, name: str) -> str:
     """A property as text; empty when there is none, or it has no value."""
     answer = qube.get_all().get(name)
     return answer.value if answer is not None else ""
+
+
+def for_programs(columns: Sequence[str], row: Sequence[str]) -> dict[str, object]:
+    """A row by the names that properties have; numbers as numbers, what is missing as null."""
+    found: dict[str, object] = {}
+    for column, text in zip(columns, row, strict=True):
+        value: object = None if text == MISSING else text
+        if column in NUMERIC and value is not None:
+            value = number(text)
+        found[column.lower().replace("-", "_")] = value
+    return found
 
 
 def number(text: str) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from insula.client import errors
 from insula.client.app import Qube
-from insula.tools.command import UsageError
+from insula.tools.command import UsageError, completed
 from insula.tools.ls_columns import property_text
 
 Filter = Callable[[Qube], bool]
@@ -18,17 +18,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options that filters() reads."""
     group = parser.add_argument_group("filters (give names of qubes before these)")
 
-    def several(option: str, metavar: str, text: str) -> None:
-        group.add_argument(option, metavar=metavar, nargs="+", default=[], help=text)
+    def several(option: str, metavar: str, text: str, kind: str) -> None:
+        action = group.add_argument(option, metavar=metavar, nargs="+", default=[], help=text)
+        completed(action, kind)
 
-    several("--class", "CLASS", "only these classes")
-    several("--label", "LABEL", "only these labels")
-    several("--tags", "TAG", "only those with one of these tags")
-    several("--exclude-tags", "TAG", "only those with none of these tags")
+    several("--class", "CLASS", "only these classes", "classes")
+    several("--label", "LABEL", "only these labels", "labels")
+    several("--tags", "TAG", "only those with one of these tags", "tags")
+    several("--exclude-tags", "TAG", "only those with none of these tags", "tags")
     for state in ("running", "paused", "halted"):
         group.add_argument(f"--{state}", action="store_true", help=f"only {state} ones")
-    several("--template-source", "TEMPLATE", "only those of one of these templates")
-    several("--netvm-is", "NETVM", "only those behind one of these net qubes")
+    several("--template-source", "TEMPLATE", "only those of one of these templates", "templates")
+    several("--netvm-is", "NETVM", "only those behind one of these net qubes", "qubes")
     for feature in ("internal", "servicevm"):
         group.add_argument(
             f"--{feature}",
@@ -36,8 +37,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             help=f"only those that are, or are not, {feature}",
         )
     group.add_argument("--pending-update", action="store_true", help="only those to be updated")
-    several("--features", "FEATURE=VALUE", "only those with these features")
-    several("--prefs", "PROPERTY=VALUE", "only those with these properties")
+    several("--features", "FEATURE=VALUE", "only those with these features", "features")
+    several("--prefs", "PROPERTY=VALUE", "only those with these properties", "properties")
 
 
 def filters(arguments: argparse.Namespace) -> list[Filter]:

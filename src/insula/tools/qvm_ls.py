@@ -6,8 +6,17 @@ from collections.abc import Iterator, Sequence
 
 from insula.client.app import App, Qube
 from insula.tools import names
-from insula.tools.command import Parser, UsageError, run
-from insula.tools.ls_columns import COLUMNS, FORMATS, NUMERIC, cell, heading, number, property_text
+from insula.tools.command import Parser, UsageError, add_json, completed, print_json, run
+from insula.tools.ls_columns import (
+    COLUMNS,
+    FORMATS,
+    NUMERIC,
+    cell,
+    for_programs,
+    heading,
+    number,
+    property_text,
+)
 from insula.tools.ls_filters import add_options, filters
 from insula.tools.table import print_table
 
@@ -18,11 +27,24 @@ _WAIT = "please wait..."
 
 def main(argv: Sequence[str] | None = None) -> int:
     """qvm-ls."""
-    parser = Parser("qvm-ls", "List qubes.")
+    parser = Parser(
+        "qvm-ls",
+        "List qubes: those named, or all.",
+        examples={
+            "qvm-ls": "all qubes",
+            "qvm-ls --network --tree": "by what they are connected to",
+            "qvm-ls -O name,memory,disk --sort memory --reverse --running": "the largest first",
+            "qvm-ls --raw-list --tags untrusted": "names alone, for scripts",
+        },
+    )
     names.add_several(parser)
     shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("-o", "--format", metavar="FORMAT", help="what to show (default simple)")
-    shown.add_argument("-O", "--fields", metavar="COL,...", help="which columns to show")
+    format_ = shown.add_argument(
+        "-o", "--format", metavar="FORMAT", help="what to show (default simple)"
+    )
+    completed(format_, lambda _words: tuple(FORMATS))
+    fields = shown.add_argument("-O", "--fields", metavar="COL,...", help="which columns to show")
+    completed(fields, "columns")
     for short, name in (("-d", "disk"), ("-n", "network"), ("-k", "kernel")):
         shown.add_argument(
             short, f"--{name}", dest="format", action="store_const", const=name,
@@ -31,13 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-t", "--tree", action="store_true", help="by what they are connected to")
     parser.add_argument("--raw-data", action="store_true", help="no heading; cells joined by |")
     parser.add_argument("--raw-list", action="store_true", help="names only")
-    parser.add_argument("--sort", metavar="COLUMN", default="NAME", help="default NAME")
+    sort = parser.add_argument("--sort", metavar="COLUMN", default="NAME", help="default NAME")
+    completed(sort, "columns")
     parser.add_argument("--reverse", action="store_true", help="sort the other way round")
     parser.add_argument("--ignore-case", action="store_true", help="sort without regard to case")
     parser.add_argument("--spinner", action="store_true", default=None, help="show that it works")
     parser.add_argument("--no-spinner", dest="spinner", action="store_false", help="do not")
     parser.add_argument("--help-formats", action="store_true", help="list formats")
     parser.add_argument("--help-columns", action="store_true", help="list columns")
+    add_json(parser)
     add_options(parser)
     return run(parser, _run, argv, prefix="Error: ")
 
@@ -50,31 +74,45 @@ def _run(arguments: argparse.Namespace) -> int:
         print_table([(name, text) for name, (_, text) in COLUMNS.items()])
         print("Any other name is a property's, see qvm-prefs --help-properties.")
         return 0
+    if arguments.json and (arguments.tree or arguments.raw_data or arguments.raw_list):
+        raise UsageError("--json does not go with --tree, --raw-data and --raw-list")
     columns, wanted = _columns(arguments), filters(arguments)
     app = App(cache=True)
     qubes = [
         qube for qube in _chosen(app, arguments) if all(condition(qube) for condition in wanted)
     ]
-    raw = arguments.raw_data or arguments.raw_list
+    _show(_rows(qubes, columns, arguments), columns, arguments)
+    return 0
+
+
+def _rows(
+    qubes: Sequence[Qube], columns: tuple[str, ...], arguments: argparse.Namespace
+) -> list[list[str]]:
+    plain = arguments.raw_data or arguments.raw_list or arguments.json
     levels = dict(_tree(qubes)) if arguments.tree else dict.fromkeys(qubes, 0)
     rows = []
-    with _Spinner(on=False if raw else arguments.spinner) as spinner:
-        for qube in levels:
-            rows.append([cell(qube, column) for column in columns])
+    with _Spinner(on=False if plain else arguments.spinner) as spinner:
+        for qube, level in levels.items():
+            row = [cell(qube, column) for column in columns]
+            if level and "NAME" in columns:
+                at = columns.index("NAME")
+                row[at] = _indented(row[at], level)
+            rows.append(row)
             spinner.turn()
-    if arguments.tree and "NAME" in columns:
-        at = columns.index("NAME")
-        for row, level in zip(rows, levels.values(), strict=True):
-            row[at] = _indented(row[at], level)
-    if raw:
+    return rows
+
+
+def _show(rows: list[list[str]], columns: tuple[str, ...], arguments: argparse.Namespace) -> None:
+    if arguments.raw_data or arguments.raw_list:
         for row in rows:
             print("|".join(row))
-        return 0
+        return
     if not arguments.tree:
         _sort(rows, columns, arguments)
-    if rows:
+    if arguments.json:
+        print_json([for_programs(columns, row) for row in rows])
+    elif rows:
         print_table([columns, *rows])
-    return 0
 
 
 def _columns(arguments: argparse.Namespace) -> tuple[str, ...]:
@@ -136,7 +174,7 @@ def _tree(qubes: Sequence[Qube]) -> Iterator[tuple[Qube, int]]:
 
 
 def _indented(name: str, level: int) -> str:
-    return name if not level else " " * (_INDENT * (level - 1)) + _BRANCH + name
+    return " " * (_INDENT * (level - 1)) + _BRANCH + name
 
 
 class _Spinner:

@@ -16,7 +16,15 @@ _SURE = "IKNOWWHATIAMDOING"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """qvm-remove."""
-    parser = Parser("qvm-remove", "Remove qubes with all that is in them.")
+    parser = Parser(
+        "qvm-remove",
+        "Remove qubes with all that is in them.",
+        examples={
+            "qvm-remove work": "ask, then remove one",
+            "qvm-remove -f 'test-*'": "remove those that match, and do not ask",
+        },
+        exit_codes={1: "one could not be removed, or the answer was no"},
+    )
     names.add_several(parser)
     parser.add_argument("-f", "--force", action="store_true", help="do not ask")
     return run(parser, _run, argv)

@@ -42,6 +42,7 @@ class FakeQube:
     tags: set[str] = field(default_factory=set)
     volumes: dict[str, dict[str, str]] = field(default_factory=dict)
     revisions: list[str] = field(default_factory=list)
+    notes: str = ""
     stubborn: bool = False
 
     def listed(self) -> str:
@@ -160,6 +161,9 @@ class FakeDaemon:
                 return _feature(qube, action, request.argument, payload)
             case ["admin", "vm", "tag", action]:
                 return _tag(qube, action, request.argument)
+            case ["admin", "vm", "notes", action]:
+                qube.notes = payload if action == "Set" else qube.notes
+                return qube.notes if action == "Get" else ""
             case ["admin", "vm", "volume", "List"]:
                 return lines(qube.volumes)
             case ["admin", "vm", "volume", "Info"]:

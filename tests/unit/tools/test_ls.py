@@ -1,5 +1,7 @@
 """qvm-ls: formats, columns, order, tree and filters."""
 
+import json
+
 import pytest
 
 from insula.tools import qvm_ls
@@ -175,7 +177,7 @@ def test_filters(run: Run, words: list[str], found: str) -> None:
     "words",
     [
         ["--features", "servicevm"], ["--prefs", "=1"], ["-o", "none"], ["-d", "-n"], ["-O", ","],
-        ["--internal", "maybe"], ["no-such"], ["--exclude", "orchid"],
+        ["--internal", "maybe"], ["no-such"], ["--exclude", "orchid"], ["--json", "--tree"],
     ],
 )  # fmt: skip
 def test_usage_errors(run: Run, words: list[str]) -> None:
@@ -204,3 +206,18 @@ def test_all_of_a_qube_is_asked_for_at_once(daemon: FakeDaemon, run: Run) -> Non
     assert len(daemon.asked("admin.vm.List")) == 1
     assert len(daemon.asked("admin.vm.property.GetAll")) == 4
     assert len(daemon.requests) == 5
+
+
+def test_rows_can_be_read_by_programs(run: Run) -> None:
+    words = ["--json", "-O", "name,priv-max,PRIV_USED,template,gateway", "orchid", "River-net"]
+    assert json.loads(run(qvm_ls.main, *words).out) == [
+        {"name": "River-net", "priv_max": 0, "priv_used": None, "template": None, "gateway": None},
+        {
+            "name": "orchid",
+            "priv_max": 2048,
+            "priv_used": 25,
+            "template": "debian",
+            "gateway": "10.137.0.6",
+        },
+    ]
+    assert json.loads(run(qvm_ls.main, "--json", "x*").out) == []
