@@ -20,6 +20,7 @@ from insula.daemon.lifecycle.goldens import Goldens
 from insula.daemon.lifecycle.power import Power
 from insula.daemon.lifecycle.snapshots import Snapshots
 from insula.daemon.lifecycle.templates import BuiltRoot, Templates
+from insula.daemon.lifecycle.volumes import Volumes
 from insula.daemon.lifecycle.world import UID_BASE, World
 from insula.daemon.model.qube import Qube, QubeClass
 from insula.daemon.model.system import System, new_dom0
@@ -57,6 +58,7 @@ class Instance:
     snapshots: Snapshots
     administration: Administration
     templates: Templates
+    volumes: Volumes
     told: list[Event] = field(default_factory=list)
 
     @property
@@ -65,7 +67,12 @@ class Instance:
 
     @property
     def api(self) -> Api:
-        return Api(world=self.world, power=self.power, administration=self.administration)
+        return Api(
+            world=self.world,
+            power=self.power,
+            administration=self.administration,
+            volumes=self.volumes,
+        )
 
     async def template(self, name: str = TEMPLATE, recipe: str = RECIPE) -> Qube:
         """Register a template as its builder does."""
@@ -213,7 +220,10 @@ async def open_instance(
     undo.push_async_callback(power.close)
     administration = Administration(world)
     templates = Templates(world, administration, snapshots)
-    instance = Instance(home, run, world, stored.runs, power, snapshots, administration, templates)
+    volumes = Volumes(world, snapshots)
+    instance = Instance(
+        home, run, world, stored.runs, power, snapshots, administration, templates, volumes
+    )
     world.events.add(instance.told.append)
     server = AdminServer(run, instance.api)
     await server.start()

@@ -32,6 +32,7 @@ from insula.daemon.lifecycle.power import Power
 from insula.daemon.lifecycle.snapshots import Snapshots
 from insula.daemon.lifecycle.templates import Templates
 from insula.daemon.lifecycle.viewers import Viewers
+from insula.daemon.lifecycle.volumes import Volumes
 from insula.daemon.lifecycle.world import UID_BASE, World
 from insula.daemon.logs import set_up_logs
 from insula.daemon.model.system import System, new_dom0
@@ -107,7 +108,8 @@ async def _serve(home: Path, run: Path) -> None:
         undo.push_async_callback(power.close)
         administration = Administration(world)
         viewers = Viewers(keeper, run, root=os.geteuid() == 0)
-        api = Api(world=world, power=power, administration=administration)
+        volumes = Volumes(world, snapshots)
+        api = Api(world=world, power=power, administration=administration, volumes=volumes)
         templates = Templates(world, administration, snapshots)
         calls = LocalCalls(api, templates, snapshots, viewers)
         unused = reconcile.expect(world, runs)

@@ -163,6 +163,7 @@ async def test_volumes_are_listed(instance: Instance) -> None:
 INFO = (
     "pool={pool}\nvid={vid}\nsize={size}\nusage={usage}\nrw={rw}\nsource={source}\npath=\n"
     "save_on_stop={save}\nsnap_on_start={snap}\nrevisions_to_keep={keep}\nephemeral={ephemeral}\n"
+    "is_outdated=False\n"
 )
 
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from insula.daemon.admin.dispatch import answer
+from insula.daemon.admin.dispatch import SOCKETS, answer
 from insula.daemon.lifecycle.administration import NewQube
 from insula.daemon.model.errors import (
     NotHaltedError,
@@ -30,6 +30,8 @@ from insula.daemon.store import store
 from insula.protocol.admin import AdminRequest, decode_answer
 from insula.protocol.errors import ReportableError
 from tests.serving import TEMPLATE, Instance, memory_engine, open_instance
+
+METHODS = SOCKETS["qubesd.sock"]
 
 
 async def test_a_new_qube_is_told_of_in_order(instance: Instance) -> None:
@@ -255,7 +257,9 @@ class RandomAdministration(RuleBasedStateMachine):
 
     def _call(self, method: str, qube: str, argument: str = "", payload: str = "") -> None:
         request = AdminRequest(method, argument, "dom0", qube)
-        decode_answer(self._runner.run(answer(self._instance.api, request, payload.encode())))
+        decode_answer(
+            self._runner.run(answer(self._instance.api, METHODS, request, payload.encode()))
+        )
 
     @rule(
         klass=st.sampled_from(["AppVM", "TemplateVM", "DispVM"]),
@@ -358,7 +362,9 @@ class RandomAdministration(RuleBasedStateMachine):
     def everything_can_be_listed(self) -> None:
         for qube in self._instance.system.in_order():
             request = AdminRequest("admin.vm.property.GetAll", "", "dom0", qube.name)
-            assert self._runner.run(answer(self._instance.api, request, b"")).startswith(b"0\0")
+            assert self._runner.run(answer(self._instance.api, METHODS, request, b"")).startswith(
+                b"0\0"
+            )
 
     def _memory(self) -> Any:
         system = self._instance.system

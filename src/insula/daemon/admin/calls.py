@@ -6,6 +6,7 @@ from typing import Literal
 
 from insula.daemon.lifecycle.administration import Administration
 from insula.daemon.lifecycle.power import Power
+from insula.daemon.lifecycle.volumes import Volumes
 from insula.daemon.lifecycle.world import World
 from insula.daemon.model.errors import RefusedSilentlyError
 from insula.daemon.model.qube import Qube
@@ -18,6 +19,7 @@ class Api:
     world: World
     power: Power
     administration: Administration
+    volumes: Volumes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ SOCKETS: dict[str, dict[str, Method]] = {
         **labels.METHODS,
         **volumes.METHODS,
     },
-    "qubesd.internal.sock": internal.METHODS,
+    "qubesd.internal.sock": {**internal.METHODS, **volumes.IMPORTS},
     "qubesd.misc.sock": misc.METHODS,
 }
 _UUID_PREFIX = "uuid:"

@@ -136,6 +136,10 @@ class Machine(Protocol):
         """Give it memory bytes in all, beyond those of its shape."""
         ...
 
+    async def resize(self, serial: str, size: int) -> None:
+        """Give a disk size bytes, and tell the guest of it."""
+        ...
+
     async def plug(self, disk: Disk) -> None:
         """Give it a further disk; its layers are open, and stay the caller's to close.
 

@@ -52,6 +52,7 @@ class Volume:
     committed: int = 0
     revisions: tuple[Revision, ...] = ()
     number: int = 0
+    ephemeral: bool | None = None
 
     def __post_init__(self) -> None:
         if _VOLUME_NAME.fullmatch(self.name) is None:
@@ -63,6 +64,16 @@ class Volume:
         for layer in self.files - {self.work}:
             if _LAYER_NAME.fullmatch(layer) is None:
                 raise ValueError(f"a layer cannot be called {layer!r}")
+
+    @property
+    def can_be_ephemeral(self) -> bool:
+        """Whether nothing of it is wanted once its qube has ended."""
+        return self.rw and not self.snap_on_start and not self.save_on_stop
+
+    @property
+    def is_ephemeral(self) -> bool:
+        """Whether it is encrypted under a throw-away key: what is thrown away is in any case."""
+        return self.can_be_ephemeral if self.ephemeral is None else self.ephemeral
 
     @property
     def persistent(self) -> bool:

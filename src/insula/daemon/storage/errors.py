@@ -17,6 +17,12 @@ class StorageError(ReportableError):
     api_name = "QubesException"
 
 
+class DriverRefusedError(StorageError):
+    """What a volume's kind or state does not allow."""
+
+    api_name = "StoragePoolException"
+
+
 class NoSpaceError(StorageError):
     """A file system is full; sizes in bytes."""
 
@@ -29,12 +35,12 @@ class NoSpaceError(StorageError):
         self.hint = "Remove a qube with qvm-remove, or free space on that file system"
 
 
-class NoSuchRevisionError(StorageError):
+class NoSuchRevisionError(DriverRefusedError):
     def __init__(self, volume: str, revision: str) -> None:
         super().__init__(f"volume {volume} has no revision {revision}")
 
 
-class VolumeInUseError(StorageError):
+class VolumeInUseError(DriverRefusedError):
     def __init__(self, volume: str) -> None:
         super().__init__(f"volume {volume} holds unsaved changes")
         self.hint = "Shut its qube down first"

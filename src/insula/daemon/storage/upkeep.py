@@ -23,6 +23,8 @@ from insula.daemon.storage.places import VOLATILE, VOLUMES, Places
 from insula.protocol.errors import ProtocolError
 
 How = Literal["link", "copy"]
+IMPORT = "import.raw"  # what is being imported: no layer is called so, and none names it
+_SECTOR = 512  # bytes
 # Another file system, one without links or with no more for this file, or a file of somebody else.
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -110,6 +112,39 @@ def clone(places: Places, source: Volume, target: Volume) -> Volume:
             os.fsync(parent)
     number = target.number + max(1, len(names))
     return replace(target.advanced(tuple(names), _now()), number=number, size=source.size)
+
+
+def clear(places: Places, volume: Volume) -> Volume:
+    _require_saved(places, volume)
+    return volume.advanced((), _now())
+
+
+def begin_import(places: Places, volume: Volume, size: int) -> Path:
+    _require_saved(places, volume)
+    where = places.of(volume)
+    with space(where, 4096), places.directory(volume, create=True) as parent:
+        files.unlink(parent, IMPORT)
+        with files.new_file(parent, IMPORT) as blank:
+            os.ftruncate(blank, rounded(size))
+    return where / IMPORT
+
+
+def end_import(places: Places, volume: Volume, size: int) -> Volume:
+    image = places.of(volume) / IMPORT
+    with told(image), files.directory(image.parent) as parent:
+        written = files.open_file(parent, IMPORT, writable=True)
+        try:
+            os.ftruncate(written, rounded(size))  # Whoever wrote it may have made it shorter.
+            os.fsync(written)
+        finally:
+            os.close(written)
+    made = import_image(places, volume, image, "raw", "link")
+    return replace(made, size=rounded(size))
+
+
+def rounded(size: int) -> int:
+    """The bytes of a disk that holds as many."""
+    return -(-size // _SECTOR) * _SECTOR
 
 
 def usage(places: Places, volume: Volume) -> int:

@@ -16,7 +16,7 @@ from uuid import UUID
 from insula.daemon.model.machine import Disk, LayerFormat
 from insula.daemon.model.volume import Volume
 from insula.daemon.storage import attaching, merging, upkeep
-from insula.daemon.storage.errors import StorageError
+from insula.daemon.storage.errors import DriverRefusedError
 from insula.daemon.storage.places import Places
 from insula.daemon.storage.plan import Plan
 from insula.daemon.storage.upkeep import How
@@ -85,11 +85,30 @@ class Storage:
             StorageError: size is less than now, or no size of a disk.
         """
         if size < volume.size:
-            raise StorageError(f"volume {volume.name} cannot become smaller than {volume.size}")
-        try:
-            return replace(volume, size=size)
-        except ValueError as error:
-            raise StorageError(str(error)) from error
+            raise DriverRefusedError(
+                f"volume {volume.name} cannot become smaller than {volume.size} bytes"
+            )
+        return sized(volume, size)
+
+    async def clear(self, volume: Volume) -> Volume:
+        """Let a volume be blank; what it held becomes a revision.
+
+        Raises:
+            VolumeInUseError: the volume was written since the last commit.
+        """
+        return await asyncio.to_thread(upkeep.clear, self._places, volume)
+
+    async def begin_import(self, volume: Volume, size: int) -> Path:
+        """An empty file for size bytes of what is to become the volume's content.
+
+        Raises:
+            NoSpaceError, DriverRefusedError: it cannot be made.
+        """
+        return await asyncio.to_thread(upkeep.begin_import, self._places, volume, size)
+
+    async def end_import(self, volume: Volume, size: int) -> Volume:
+        """What was written to that file becomes the volume's content, of size bytes."""
+        return await asyncio.to_thread(upkeep.end_import, self._places, volume, size)
 
     async def import_image(
         self, volume: Volume, source: Path, image_format: LayerFormat, how: How = "link"
@@ -131,6 +150,18 @@ class Storage:
     async def sweep(self, volumes: Iterable[Volume]) -> tuple[str, ...]:
         """Remove all that none of these volumes, which are all there are, names."""
         return await asyncio.to_thread(upkeep.sweep, self._places, tuple(volumes))
+
+
+def sized(volume: Volume, size: int) -> Volume:
+    """A volume with another size, in bytes.
+
+    Raises:
+        DriverRefusedError: no disk can have it.
+    """
+    try:
+        return replace(volume, size=size)
+    except ValueError as error:
+        raise DriverRefusedError(str(error)) from error
 
 
 async def _opening(work: Callable[[], tuple[Disk, ...]]) -> tuple[Disk, ...]:

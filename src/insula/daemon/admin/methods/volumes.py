@@ -1,17 +1,18 @@
-"""Volumes of qubes, as far as listings show them (admin-api.md sections 3.6 and 4.7)."""
+"""Volumes of qubes (admin-api.md sections 3.6, 4.7 and 4.13)."""
 
 import asyncio
+import re
 from pathlib import Path
 
 from insula.daemon.admin.calls import Call, Method
-from insula.daemon.model.errors import RefusedSilentlyError
-from insula.daemon.model.layout import source_of
+from insula.daemon.model.errors import RefusedSilentlyError, ValueRefusedError
+from insula.daemon.model.properties.parsing import boolean
 from insula.daemon.model.properties.qubes import value_of
 from insula.daemon.model.properties.system_wide import KERNEL_POOL, POOL
-from insula.daemon.model.qube import Qube, QubeClass
 from insula.daemon.model.volume import Volume
 from insula.daemon.storage.errors import StorageError
 
+_SIZE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 _KERNEL = "kernel"  # shown as a volume, as clients expect; qubes get theirs without a disk
 
 
@@ -22,19 +23,6 @@ def _volume(call: Call) -> Volume:
     return found
 
 
-def _vid(call: Call, volume: Volume) -> str:
-    owner = call.api.world.system.qubes[volume.owner]
-    folder = "vm-templates" if owner.klass is QubeClass.TEMPLATE else "appvms"
-    return f"{folder}/{owner.name}/{volume.name}"
-
-
-def _source(call: Call, qube: Qube, volume: Volume) -> Volume | None:
-    if not volume.snap_on_start:
-        return None
-    system = call.api.world.system
-    return source_of(volume, system.find(qube.template), system.root_template(qube))
-
-
 async def list_volumes(call: Call) -> str:
     names = (*call.destination.volumes, _KERNEL) if call.destination.volumes else ()
     return "".join(f"{name}\n" for name in names)
@@ -43,23 +31,23 @@ async def list_volumes(call: Call) -> str:
 async def info(call: Call) -> str:
     if call.argument == _KERNEL and call.destination.volumes:
         return await _kernel_info(call)
-    volume = _volume(call)
-    source = _source(call, call.destination, volume)
+    qube, volume, volumes = call.destination, _volume(call), call.api.volumes
+    source = volumes.source(qube, volume)
     usage = await call.api.world.storage.usage(volume)
     return _lines(
         {
             "pool": POOL,
-            "vid": _vid(call, volume),
+            "vid": volumes.vid(qube, volume.name),
             "size": volume.size if source is None else source.size,
             "usage": usage,
             "rw": volume.rw,
-            "source": "" if source is None else _vid(call, source),
+            "source": "" if source is None else _vid_of(call, source),
             "path": "",  # layers reach the virtual machine as descriptors, never by a path
             "save_on_stop": volume.save_on_stop,
             "snap_on_start": volume.snap_on_start,
             "revisions_to_keep": volume.revisions_to_keep,
-            # What snapshots throw away is encrypted as well, but has no such setting.
-            "ephemeral": volume.rw and not volume.save_on_stop and not volume.snap_on_start,
+            "ephemeral": volume.is_ephemeral,
+            "is_outdated": volumes.is_outdated(qube, volume),
         }
     )
 
@@ -68,6 +56,95 @@ async def list_snapshots(call: Call) -> str:
     if call.argument == _KERNEL and call.destination.volumes:
         return ""
     return "".join(f"{revision.number}\n" for revision in _volume(call).revisions)
+
+
+async def revert(call: Call) -> str:
+    volume, revision = _volume(call), call.payload_text().strip()
+    if revision not in {str(one.number) for one in volume.revisions}:
+        raise RefusedSilentlyError(f"no revision {revision!r}")
+    await call.api.volumes.revert(call.destination, volume.name, int(revision))
+    return ""
+
+
+async def resize(call: Call) -> str:
+    volume = _volume(call)
+    size = parse_size(call.payload_text().strip())
+    await call.api.volumes.resize(call.destination, volume.name, size)
+    return ""
+
+
+async def clear(call: Call) -> str:
+    await call.api.volumes.clear(call.destination, _volume(call).name)
+    return ""
+
+
+async def clone_from(call: Call) -> str:
+    return call.api.volumes.clone_from(call.destination, _volume(call).name)
+
+
+async def clone_to(call: Call) -> str:
+    name = _volume(call).name
+    await call.api.volumes.clone_to(call.destination, name, call.payload_text())
+    return ""
+
+
+async def set_revisions_to_keep(call: Call) -> str:
+    name, text = _volume(call).name, call.payload_text()
+    count = -parse_size(text[1:]) if text.startswith("-") else parse_size(text)
+    await call.api.volumes.keep_revisions(call.destination, name, count)
+    return ""
+
+
+async def set_rw(call: Call) -> str:
+    name, rw = _volume(call).name, _boolean(call)
+    await call.api.volumes.set_rw(call.destination, name, rw=rw)
+    return ""
+
+
+async def set_ephemeral(call: Call) -> str:
+    name, ephemeral = _volume(call).name, _boolean(call)
+    await call.api.volumes.set_ephemeral(call.destination, name, ephemeral=ephemeral)
+    return ""
+
+
+async def import_begin(call: Call) -> str:
+    """`SIZE PATH`: how many bytes are to be written where."""
+    name, text = _volume(call).name, call.payload_text()
+    size = parse_size(text) if text else None
+    wanted, path = await call.api.volumes.begin_import(call.destination, name, size)
+    return f"{wanted} {path}"
+
+
+async def import_end(call: Call) -> str:
+    name, text = _volume(call).name, call.untrusted_payload.decode("ascii", "replace")
+    verdict, _, why = text.partition("\n")
+    if verdict not in ("ok", "fail"):
+        raise RefusedSilentlyError(f"neither ok nor fail: {verdict!r}")
+    failure = None if verdict == "ok" else why
+    await call.api.volumes.end_import(call.destination, name, failure)
+    return ""
+
+
+def parse_size(text: str) -> int:
+    """A size or a count (admin-api.md section 3.1).
+
+    Raises:
+        RefusedSilentlyError: it is not written as one.
+    """
+    if _SIZE.fullmatch(text) is None:
+        raise RefusedSilentlyError(f"not a size: {text!r}")
+    return int(text)
+
+
+def _boolean(call: Call) -> bool:
+    try:
+        return boolean(call.api.world.system, call.destination, call.payload_text())
+    except ValueRefusedError as error:
+        raise RefusedSilentlyError(str(error)) from None
+
+
+def _vid_of(call: Call, volume: Volume) -> str:
+    return call.api.volumes.vid(call.api.world.system.qubes[volume.owner], volume.name)
 
 
 async def _kernel_info(call: Call) -> str:
@@ -92,6 +169,7 @@ async def _kernel_info(call: Call) -> str:
             "snap_on_start": False,
             "revisions_to_keep": 0,
             "ephemeral": False,
+            "is_outdated": False,
         }
     )
 
@@ -108,4 +186,18 @@ METHODS = {
     "admin.vm.volume.List": Method(run=list_volumes),
     "admin.vm.volume.Info": Method(run=info, argument=True),
     "admin.vm.volume.ListSnapshots": Method(run=list_snapshots, argument=True),
+    "admin.vm.volume.Revert": Method(run=revert, argument=True, payload=True),
+    "admin.vm.volume.Resize": Method(run=resize, argument=True, payload=True),
+    "admin.vm.volume.Clear": Method(run=clear, argument=True),
+    "admin.vm.volume.CloneFrom": Method(run=clone_from, argument=True),
+    "admin.vm.volume.CloneTo": Method(run=clone_to, argument=True, payload=True),
+    "admin.vm.volume.Set.revisions_to_keep": Method(
+        run=set_revisions_to_keep, argument=True, payload=True
+    ),
+    "admin.vm.volume.Set.rw": Method(run=set_rw, argument=True, payload=True),
+    "admin.vm.volume.Set.ephemeral": Method(run=set_ephemeral, argument=True, payload=True),
+}
+IMPORTS = {
+    "internal.vm.volume.ImportBegin": Method(run=import_begin, argument=True, payload=True),
+    "internal.vm.volume.ImportEnd": Method(run=import_end, argument=True, payload=True),
 }

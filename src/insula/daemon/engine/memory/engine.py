@@ -40,6 +40,7 @@ class MemoryMachine:
         self._watch = asyncio.create_task(self._follow())
         self.memory_added = 0
         self.disks: dict[str, Disk] = {}
+        self.resized: dict[str, int] = {}
 
     @property
     def pid(self) -> int:
@@ -100,6 +101,9 @@ class MemoryMachine:
 
     async def grow(self, memory: int) -> None:
         self.memory_added = memory
+
+    async def resize(self, serial: str, size: int) -> None:
+        self.resized[serial] = size
 
     async def plug(self, disk: Disk) -> None:
         if disk.serial in self.disks:

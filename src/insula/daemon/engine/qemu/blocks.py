@@ -12,15 +12,15 @@ Node = dict[str, Any]
 LONGEST_SERIAL = 20  # characters that a guest gets to see
 
 
-def top_node(disk: Disk) -> str:
+def top_node(serial: str) -> str:
     """The name of a disk's uppermost block node."""
-    return f"{disk.serial}-top"
+    return f"{serial}-top"
 
 
 def node_names(disk: Disk) -> tuple[str, ...]:
     """Names of the nodes of a disk's layers, base first."""
     below = tuple(f"{disk.serial}-{place}" for place in range(len(disk.layers) - 1))
-    return (*below, top_node(disk))
+    return (*below, top_node(disk.serial))
 
 
 def belongs(node: str, serial: str) -> bool:
@@ -43,7 +43,7 @@ def blank_node(disk: Disk) -> Node:
     """A disk without layers: it is blank and forgets what is written."""
     return {
         "driver": "null-co",
-        "node-name": top_node(disk),
+        "node-name": top_node(disk.serial),
         "size": disk.size,
         "read-zeroes": True,
     }
@@ -82,7 +82,7 @@ def device(disk: Disk) -> Node:
     return {
         "driver": "virtio-blk-pci",
         "id": device_id(disk.serial),
-        "drive": top_node(disk),
+        "drive": top_node(disk.serial),
         "serial": disk.serial,
         # What a snapshot's placeholder accepts, its clones' images must too.
         "discard": True,

@@ -142,7 +142,7 @@ class QemuEngine:
         await machine.restore(state)
         await machine.announce_sizes(
             {
-                top_node(disk): disk.size
+                top_node(disk.serial): disk.size
                 for disk in spec.disks
                 if not disk.read_only and disk.size != spec.golden_sizes.get(disk.serial)
             }

@@ -10,6 +10,7 @@ from typing import Any
 
 from insula.daemon.engine.interface import EngineError, MachineGoneError, RunState
 from insula.daemon.engine.qemu import images, plugging
+from insula.daemon.engine.qemu.blocks import top_node
 from insula.daemon.engine.qemu.qmp import Monitor
 from insula.daemon.model.machine import Disk
 
@@ -111,6 +112,9 @@ class QemuMachine:
 
     async def grow(self, memory: int) -> None:
         await plugging.grow(self._monitor, self.name, memory)
+
+    async def resize(self, serial: str, size: int) -> None:
+        await self.announce_sizes({top_node(serial): size})
 
     async def plug(self, disk: Disk) -> None:
         await plugging.plug(self._monitor, self.name, disk, own_user=self._own_user)
