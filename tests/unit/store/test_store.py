@@ -18,15 +18,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insula.daemon.model.labels import Label
+from insula.daemon.model.pools import Pool
 from insula.daemon.model.qube import Qube, QubeClass, Value
 from insula.daemon.model.volume import Revision, Volume
 from insula.daemon.store.records import (
+    SCHEMA,
     Change,
     Run,
+    drop_pool,
     drop_qube,
     drop_run,
     drop_setting,
     put_label,
+    put_pool,
     put_qube,
     put_run,
     put_setting,
@@ -304,3 +308,31 @@ def _on_full_disk(tmp_path: Path) -> dict[str, Any]:
     loaded = json.loads(done.stdout)
     assert isinstance(loaded, dict)
     return loaded
+
+
+async def test_pools_are_kept(store: Store, tmp_path: Path) -> None:
+    pool = Pool(name="big", driver="file", directory="/mnt/big", revisions_to_keep=0, mark="a1")
+    await store.write(put_pool(pool), put_pool(Pool(name="gone", driver="file")))
+    await store.write(drop_pool("gone"))
+    other = Store(tmp_path)
+    (loaded,) = other.load().pools
+    await other.close()
+    assert loaded.to_json() == pool.to_json()
+
+
+async def test_a_store_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    work = qube()
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        for statement in SCHEMA[0]:
+            connection.execute(statement)
+        document = work.to_json()
+        del document["volumes"]["private"]["ephemeral"]
+        connection.execute("INSERT INTO qube VALUES (?, ?)", (str(work.uuid), json.dumps(document)))
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    for _ in range(2):
+        store = Store(tmp_path)
+        loaded = store.load()
+        await store.write(put_pool(Pool(name="big", driver="file", directory="/mnt/big")))
+        await store.close()
+        assert [one.to_json() for one in loaded.qubes] == [work.to_json()]

@@ -20,8 +20,10 @@ from insula.daemon.storage.kernels import Kernels
 from insula.daemon.storage.volumes import Storage
 from insula.daemon.store.records import (
     Change,
+    drop_pool,
     drop_qube,
     drop_setting,
+    put_pool,
     put_qube,
     put_setting,
 )
@@ -92,6 +94,8 @@ def _kept(edit: Edit) -> list[Change]:
         *(drop_qube(qube.uuid) for qube in edit.removed),
         *(put_setting(name, value) for name, value in edit.settings.items()),
         *(drop_setting(name) for name in edit.settings_dropped),
+        *(put_pool(pool) for pool in edit.pools),
+        *(drop_pool(name) for name in edit.pools_dropped),
     ]
 
 

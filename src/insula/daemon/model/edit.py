@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from insula.daemon.model.pools import Pool
 from insula.daemon.model.qube import Qube, Value
 from insula.daemon.model.system import System
 from insula.daemon.model.volume import Volume
@@ -28,6 +29,7 @@ class Edit:
     _added: list[Qube] = field(default_factory=list)
     _removed: list[Qube] = field(default_factory=list)
     _settings: dict[str, Value] | None = None
+    _pools: dict[str, Pool] | None = None
 
     def tell(self, qube: Qube | None, name: str, /, **fields: object) -> None:
         """Have an event told."""
@@ -44,6 +46,12 @@ class Edit:
         if self._settings is None:
             self._settings = dict(self.system.properties)
         return self.system.properties
+
+    def touch_pools(self) -> dict[str, Pool]:
+        """The system's pools, which are about to be changed."""
+        if self._pools is None:
+            self._pools = dict(self.system.pools)
+        return self.system.pools
 
     def add(self, qube: Qube) -> None:
         """Let there be another qube."""
@@ -85,6 +93,19 @@ class Edit:
         """Properties of the system that are on their default again."""
         return tuple(name for name in self._settings or () if name not in self.system.properties)
 
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """Pools that are new or other than they were."""
+        if self._pools is None:
+            return ()
+        before = self._pools
+        return tuple(pool for pool in self.system.pools.values() if before.get(pool.name) != pool)
+
+    @property
+    def pools_dropped(self) -> tuple[str, ...]:
+        """Names of pools that are no more."""
+        return tuple(name for name in self._pools or () if name not in self.system.pools)
+
     def undo(self) -> None:
         """Put everything back as it was."""
         for qube in self._added:
@@ -95,6 +116,8 @@ class Edit:
             before.restore(qube)
         if self._settings is not None:
             self.system.properties = self._settings
+        if self._pools is not None:
+            self.system.pools = self._pools
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,13 @@ class LabelNotFoundError(ReportableError):
         self.hint = f"There are {known}"
 
 
+class PoolInUseError(ReportableError):
+    api_name: ClassVar[str] = "QubesPoolInUseError"
+
+    def __init__(self, pool: str, why: str) -> None:
+        super().__init__(f"Pool {pool} is in use: {why}")
+
+
 class FeatureNotFoundError(ReportableError):
     api_name: ClassVar[str] = "QubesFeatureNotFoundError"
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from insula.daemon.model.errors import LabelNotFoundError, QubeNotFoundError, ValueRefusedError
 from insula.daemon.model.labels import BUILT_IN, Label
+from insula.daemon.model.pools import Pool, built_in_pools
 from insula.daemon.model.qube import DOM0_UUID, MAXIMUM_QID, Qube, QubeClass, Value
 
 _LONGEST_CHAIN = 64  # qubes; templates and netvms refer to each other without loops
@@ -20,6 +21,7 @@ class System:
 
     qubes: dict[UUID, Qube] = field(default_factory=dict)
     labels: dict[str, Label] = field(default_factory=lambda: {one.name: one for one in BUILT_IN})
+    pools: dict[str, Pool] = field(default_factory=built_in_pools)
     properties: dict[str, Value] = field(default_factory=dict)
     kernels: frozenset[str] = frozenset()
     host_memory: int = 0

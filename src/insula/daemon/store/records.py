@@ -6,18 +6,23 @@ from typing import NamedTuple
 from uuid import UUID
 
 from insula.daemon.model.labels import Label
+from insula.daemon.model.pools import Pool
 from insula.daemon.model.qube import Qube, Value
 
-SCHEMA_VERSION = 1
+# What makes a store of each version one of the next; a new one goes through all of them.
 SCHEMA = (
-    "CREATE TABLE qube (uuid TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE label (name TEXT PRIMARY KEY, number INTEGER UNIQUE NOT NULL, color TEXT NOT "
-    "NULL) WITHOUT ROWID",
-    "CREATE TABLE setting (name TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE run (uuid TEXT PRIMARY KEY, xid INTEGER NOT NULL, started REAL NOT NULL, "
-    "paused INTEGER NOT NULL) "
-    "WITHOUT ROWID",
+    (
+        "CREATE TABLE qube (uuid TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE label (name TEXT PRIMARY KEY, number INTEGER UNIQUE NOT NULL, color TEXT NOT "
+        "NULL) WITHOUT ROWID",
+        "CREATE TABLE setting (name TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE run (uuid TEXT PRIMARY KEY, xid INTEGER NOT NULL, started REAL NOT NULL, "
+        "paused INTEGER NOT NULL) "
+        "WITHOUT ROWID",
+    ),
+    ("CREATE TABLE pool (name TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID",),
 )
+SCHEMA_VERSION = len(SCHEMA)
 
 
 class Change(NamedTuple):
@@ -70,6 +75,15 @@ def put_label(label: Label) -> Change:
     return Change(
         "INSERT OR REPLACE INTO label VALUES (?, ?, ?)", (label.name, label.index, label.color)
     )
+
+
+def put_pool(pool: Pool) -> Change:
+    document = json.dumps(pool.to_json(), separators=(",", ":"))
+    return Change("INSERT OR REPLACE INTO pool VALUES (?, ?)", (pool.name, document))
+
+
+def drop_pool(name: str) -> Change:
+    return Change("DELETE FROM pool WHERE name = ?", (name,))
 
 
 def put_run(run: Run) -> Change:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from insula.daemon.model.labels import Label
+from insula.daemon.model.pools import Pool
 from insula.daemon.model.qube import Qube, Value
 from insula.daemon.store.records import SCHEMA, SCHEMA_VERSION, Change, Run, setting_value
 from insula.protocol.errors import ReportableError
@@ -41,6 +42,7 @@ class Stored:
     qubes: list[Qube] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
     settings: dict[str, Value] = field(default_factory=dict)
+    pools: list[Pool] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
 
 
@@ -185,12 +187,10 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            _execute(
-                connection,
-                [Change(statement, ()) for statement in SCHEMA]
-                + [Change(f"PRAGMA user_version = {SCHEMA_VERSION}", ())],
-            )
+        if version < SCHEMA_VERSION:
+            steps = [statement for step in SCHEMA[version:] for statement in step]
+            steps.append(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            _execute(connection, [Change(statement, ()) for statement in steps])
     except (sqlite3.Error, OSError) as error:
         if connection is not None:
             connection.close()
@@ -239,6 +239,10 @@ def _load(connection: sqlite3.Connection) -> Stored:
             name: setting_value(document)
             for name, document in connection.execute("SELECT name, document FROM setting")
         },
+        pools=[
+            Pool.from_json(json.loads(document))
+            for (document,) in connection.execute("SELECT document FROM pool ORDER BY name")
+        ],
         runs=[
             Run(UUID(uuid), xid, started, bool(paused))
             for uuid, xid, started, paused in connection.execute("SELECT * FROM run")

@@ -11,8 +11,8 @@ from insula.daemon.model.errors import (
     RefusedSilentlyError,
     ValueRefusedError,
 )
+from insula.daemon.model.pools import KERNEL_POOL, POOL
 from insula.daemon.model.properties.qubes import BY_CLASS
-from insula.daemon.model.properties.system_wide import KERNEL_POOL, POOL
 from insula.daemon.model.qube import Qube, QubeClass, check_name
 from insula.daemon.model.system import System
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from insula.daemon.admin.calls import Call, Method
 from insula.daemon.model.errors import RefusedSilentlyError, ValueRefusedError
+from insula.daemon.model.pools import KERNEL_POOL, POOL
 from insula.daemon.model.properties.parsing import boolean
 from insula.daemon.model.properties.qubes import value_of
-from insula.daemon.model.properties.system_wide import KERNEL_POOL, POOL
 from insula.daemon.model.volume import Volume
 from insula.daemon.storage.errors import StorageError
 

@@ -43,6 +43,15 @@ def check_kind(system: System, qube: Qube, kind: Kind, text: str) -> None:
 
 
 def boolean(_system: System, _qube: Qube, text: str) -> bool:
+    return truth(text)
+
+
+def truth(text: str) -> bool:
+    """A truth value (admin-api.md section 3.1).
+
+    Raises:
+        ValueRefusedError: it is none.
+    """
     word = text.lower()
     if word in _TRUE:
         return True

@@ -1,22 +1,20 @@
 """The properties of the system (admin-api.md section 6.7)."""
 
 from insula.daemon.model.errors import PropertyValueError
+from insula.daemon.model.pools import POOL
 from insula.daemon.model.properties import defaults, network, parsing
 from insula.daemon.model.properties.definition import Compute, Property
 from insula.daemon.model.qube import Qube, QubeClass, Value
 from insula.daemon.model.system import System
-
-POOL = "varlibqubes"  # the pool that holds all volumes, by the name it has in Qubes
-KERNEL_POOL = "linux-kernel"
 
 
 def _must_be_template(found: Qube) -> str | None:
     return None if found.klass is QubeClass.TEMPLATE else "is not a template"
 
 
-def _check_pool(_system: System, _qube: Qube, value: Value) -> None:
-    if value not in (POOL, KERNEL_POOL):
-        raise PropertyValueError(f"No such pool: {value!r}. There are {POOL} and {KERNEL_POOL}")
+def _check_pool(system: System, _qube: Qube, value: Value) -> None:
+    if value not in system.pools:
+        raise PropertyValueError(f"No such pool: {value!r}. There are {', '.join(system.pools)}")
 
 
 def _reference(name: str, text: str, *, dom0: bool = False) -> Property:
