@@ -18,6 +18,7 @@ from insula.daemon.lifecycle.agent_volume import AgentVolume
 from insula.daemon.lifecycle.events import Events
 from insula.daemon.lifecycle.goldens import Goldens
 from insula.daemon.lifecycle.power import Power
+from insula.daemon.lifecycle.sleeping import Sleeping
 from insula.daemon.lifecycle.snapshots import Snapshots
 from insula.daemon.lifecycle.templates import BuiltRoot, Templates
 from insula.daemon.lifecycle.volumes import Volumes
@@ -72,6 +73,7 @@ class Instance:
             power=self.power,
             administration=self.administration,
             volumes=self.volumes,
+            sleeping=Sleeping(self.world, self.power),
         )
 
     async def template(self, name: str = TEMPLATE, recipe: str = RECIPE) -> Qube:

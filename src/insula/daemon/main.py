@@ -29,6 +29,7 @@ from insula.daemon.lifecycle.agent_volume import AgentVolume
 from insula.daemon.lifecycle.events import Events
 from insula.daemon.lifecycle.goldens import Goldens
 from insula.daemon.lifecycle.power import Power
+from insula.daemon.lifecycle.sleeping import Sleeping
 from insula.daemon.lifecycle.snapshots import Snapshots
 from insula.daemon.lifecycle.templates import Templates
 from insula.daemon.lifecycle.viewers import Viewers
@@ -109,7 +110,13 @@ async def _serve(home: Path, run: Path) -> None:
         administration = Administration(world)
         viewers = Viewers(keeper, run, root=os.geteuid() == 0)
         volumes = Volumes(world, snapshots)
-        api = Api(world=world, power=power, administration=administration, volumes=volumes)
+        api = Api(
+            world=world,
+            power=power,
+            administration=administration,
+            volumes=volumes,
+            sleeping=Sleeping(world, power),
+        )
         templates = Templates(world, administration, snapshots)
         calls = LocalCalls(api, templates, snapshots, viewers)
         unused = reconcile.expect(world, runs)

@@ -6,6 +6,7 @@ from typing import Literal
 
 from insula.daemon.lifecycle.administration import Administration
 from insula.daemon.lifecycle.power import Power
+from insula.daemon.lifecycle.sleeping import Sleeping
 from insula.daemon.lifecycle.volumes import Volumes
 from insula.daemon.lifecycle.world import World
 from insula.daemon.model.errors import RefusedSilentlyError
@@ -20,6 +21,7 @@ class Api:
     power: Power
     administration: Administration
     volumes: Volumes
+    sleeping: Sleeping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

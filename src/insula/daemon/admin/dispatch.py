@@ -16,7 +16,12 @@ from insula.daemon.admin.methods import (
     properties,
     volumes,
 )
-from insula.daemon.model.errors import InvalidUuidError, QubeNotFoundError, RefusedSilentlyError
+from insula.daemon.model.errors import (
+    InvalidUuidError,
+    QubeNotFoundError,
+    RefusedSilentlyError,
+    full_text,
+)
 from insula.daemon.model.qube import Qube, check_name
 from insula.daemon.model.system import System
 from insula.protocol import admin
@@ -97,8 +102,3 @@ def find_qube(system: System, text: str) -> Qube:
             raise QubeNotFoundError(text)
         return found
     return system.named(check_name(text))
-
-
-def full_text(error: ReportableError) -> str:
-    """An error's text with its way out."""
-    return f"{error}\n{error.hint}" if error.hint else str(error)

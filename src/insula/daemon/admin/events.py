@@ -9,7 +9,7 @@ from insula.protocol import admin
 from insula.protocol.admin import Event
 
 MAX_UNREAD = 4 * 1024 * 1024  # bytes a listener may be behind, after which it is let go of
-_FIRST = admin.event("", "connection-established")
+FIRST = admin.event("", "connection-established")
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +29,10 @@ async def stream_events(call: Call, writer: asyncio.StreamWriter) -> None:
             return
         writer.write(_record(event))
 
-    writer.write(_FIRST)
+    writer.write(FIRST)
     call.api.world.events.add(pass_on)
     try:
-        await _until_closed(writer, behind)
+        await until_closed(writer, behind)
     finally:
         call.api.world.events.remove(pass_on)
     if behind.is_set():
@@ -40,7 +40,8 @@ async def stream_events(call: Call, writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-async def _until_closed(writer: asyncio.StreamWriter, behind: asyncio.Event) -> None:
+async def until_closed(writer: asyncio.StreamWriter, behind: asyncio.Event) -> None:
+    """Wait until a listener goes away, or is too far behind."""
     connection = writer.get_extra_info("socket").fileno()
     waiting = [
         asyncio.ensure_future(one)

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from insula.daemon.admin.calls import Api
-from insula.daemon.admin.dispatch import SOCKETS, answer, full_text, resolve
+from insula.daemon.admin.dispatch import SOCKETS, answer, resolve
 from insula.daemon.admin.sockets import listen
 from insula.daemon.admin.streams import STREAMS
-from insula.daemon.model.errors import RefusedSilentlyError
+from insula.daemon.model.errors import RefusedSilentlyError, full_text
 from insula.protocol import admin
 from insula.protocol.admin import AdminRequest
 from insula.protocol.errors import ProtocolError, ReportableError

@@ -37,6 +37,7 @@ from insula.daemon.model.qube import PowerState, Qube, QubeClass
 from insula.daemon.store.records import Run, put_run
 from insula.protocol.errors import ReportableError
 
+_STANDING_STILL = (PowerState.PAUSED, PowerState.SUSPENDED)
 CLOSE_TIMEOUT = 10.0  # seconds that ends of qubes have to be seen through when the daemon ends
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class Power:
     ) -> None:
         if not force:
             check_shutdown(self._world.system, qube)
-        if qube.power is PowerState.PAUSED:
+        if qube.power in _STANDING_STILL:
             if not force:
                 raise NotRunningError(qube.name, "is paused")
             await self.kill(qube)
@@ -159,8 +160,8 @@ class Power:
             else:  # A machine that an earlier daemon left could not be taken over.
                 await self._endings.clear_up(qube)
 
-    async def pause(self, qube: Qube) -> None:
-        """Stop a qube's processors.
+    async def pause(self, qube: Qube, state: PowerState = PowerState.PAUSED) -> None:
+        """Stop a qube's processors. state: how it is called while they stand still.
 
         Raises:
             NotRunningError: it does not run.
@@ -173,17 +174,17 @@ class Power:
             run = Run(qube.uuid, running.xid, running.started, paused=True)
             await self._world.store.write(put_run(run))
             await running.pause()
-            qube.power = PowerState.PAUSED
+            qube.power = state
             self._world.events.tell(qube, "domain-paused")
 
-    async def unpause(self, qube: Qube) -> None:
-        """Let a qube go on, with the right time.
+    async def unpause(self, qube: Qube, state: PowerState = PowerState.PAUSED) -> None:
+        """Let a qube go on, with the right time. state: the one it has to be in.
 
         Raises:
-            NotPausedError: it is not paused.
+            NotPausedError: it is not in it.
         """
         async with self._world.lock(qube.uuid):
-            if qube.power is not PowerState.PAUSED:
+            if qube.power is not state:
                 raise NotPausedError(qube.name)
             running = self._running(qube)
             self._world.events.tell(qube, "domain-pre-unpaused")
@@ -215,7 +216,7 @@ class Power:
                 raise NotRunningError(qube.name)
             await self.start(qube)
         async with self._world.lock(qube.uuid):
-            if qube.power is PowerState.PAUSED:
+            if qube.power in _STANDING_STILL:
                 raise NotRunningError(qube.name, "is paused")
             return self._running(qube)
 

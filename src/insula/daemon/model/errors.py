@@ -9,6 +9,11 @@ class RefusedSilentlyError(Exception):
     """What the API answers by closing the connection without a byte; the text is for our log."""
 
 
+def full_text(error: ReportableError) -> str:
+    """An error's text with its way out."""
+    return f"{error}\n{error.hint}" if error.hint else str(error)
+
+
 class RefusedError(ReportableError):
     """A refusal of no further kind, with its way out."""
 

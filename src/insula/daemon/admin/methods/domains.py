@@ -82,7 +82,7 @@ async def current_state(call: Call) -> str:
     running = call.api.world.running.get(qube.uuid)
     memory = cpu_time = 0
     if running is not None:
-        memory, cpu_time = _used(running.machine.pid)
+        memory, cpu_time = used(running.machine.pid)
     highest = int(str(value_of(system, qube, "maxmem") or value_of(system, qube, "memory")))
     return (
         f"mem={memory} mem_static_max={highest * _MIB_IN_KIB} cputime={cpu_time} "
@@ -115,7 +115,7 @@ def state_of(qube: Qube) -> str:
     return str(qube.power if qube.klass.is_machine else PowerState.RUNNING)
 
 
-def _used(pid: int) -> tuple[int, int]:
+def used(pid: int) -> tuple[int, int]:
     """KiB of memory and nanoseconds of processor time of a process; zeros when it is gone."""
     try:
         pages = int(Path("/proc", str(pid), "statm").read_text().split()[1])

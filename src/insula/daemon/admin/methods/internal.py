@@ -41,6 +41,19 @@ def _reference(system: System, qube: Qube, name: str) -> str | None:
     return None if found is None else found.name
 
 
+async def suspend_all(call: Call) -> str:
+    await call.api.sleeping.suspend_all()
+    return ""
+
+
+async def resume_all(call: Call) -> str:
+    await call.api.sleeping.resume_all()
+    return ""
+
+
 METHODS: dict[str, Method] = {
     "internal.GetSystemInfo": Method(run=system_info, destination="dom0"),
+    # Their arguments and payloads are ignored.
+    "internal.SuspendPre": Method(run=suspend_all, argument=True, payload=True),
+    "internal.SuspendPost": Method(run=resume_all, argument=True, payload=True),
 }

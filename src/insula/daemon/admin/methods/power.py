@@ -34,10 +34,22 @@ async def unpause(call: Call) -> str:
     return ""
 
 
+async def suspend(call: Call) -> str:
+    await call.api.sleeping.suspend(call.destination)
+    return ""
+
+
+async def resume(call: Call) -> str:
+    await call.api.sleeping.resume(call.destination)
+    return ""
+
+
 METHODS = {
     "admin.vm.Start": Method(run=start),
     "admin.vm.Shutdown": Method(run=shutdown, argument=True, destination="machine"),
     "admin.vm.Kill": Method(run=kill),
+    "admin.vm.Suspend": Method(run=suspend),
+    "admin.vm.Resume": Method(run=resume, destination="machine"),
     "admin.vm.Pause": Method(run=pause, destination="machine"),
     "admin.vm.Unpause": Method(run=unpause, destination="machine"),
 }
