@@ -11,12 +11,18 @@ _CHUNK = 65_536
 
 
 def call(
-    destination: str, method: str, argument: str = "", payload: bytes = b"", *, timeout: float = 0
+    destination: str,
+    method: str,
+    argument: str = "",
+    payload: bytes = b"",
+    *,
+    timeout: float = 0,
+    socket_name: str = instance.ADMIN_SOCKET,
 ) -> bytes:
     """Ask the daemon and return the content of its answer.
 
     timeout: seconds between two signs of life, 0 for as long as it takes: starting and shutting
-    down have deadlines of their own in the daemon.
+    down have deadlines of their own in the daemon. socket_name: which of its sockets to ask.
 
     Raises:
         DaemonNotRunningError: nobody listens.
@@ -27,7 +33,7 @@ def call(
         request = admin.encode_request(method, argument, destination, payload)
     except ProtocolError as error:
         raise errors.QubesValueError(str(error)) from None
-    return _answer(_ask(request, timeout), method)
+    return _answer(_ask(request, socket_name, timeout), method)
 
 
 def ask_dom0(method: str, argument: str = "", payload: bytes = b"") -> bytes:
@@ -35,8 +41,8 @@ def ask_dom0(method: str, argument: str = "", payload: bytes = b"") -> bytes:
     return call(ADMIN_QUBE, method, argument, payload)
 
 
-def _ask(request: bytes, timeout: float) -> bytes:
-    path = instance.socket_path(instance.ADMIN_SOCKET)
+def _ask(request: bytes, socket_name: str, timeout: float) -> bytes:
+    path = instance.socket_path(socket_name)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         if timeout:
             connection.settimeout(timeout)

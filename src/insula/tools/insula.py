@@ -18,7 +18,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("insula", "Run an instance of Insula.")
+    parser = Parser(
+        "insula",
+        "Run an instance of Insula.",
+        examples={
+            "insula up": "start the instance, and show windows on this display",
+            "source <(insula completion bash)": "let this shell complete all commands",
+        },
+    )
     commands = parser.add_commands()
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
@@ -43,6 +50,9 @@ def _parser() -> Parser:
     add = command("unit", "Print a systemd user unit that starts the instance at login.")
     add.add_argument("--install", action="store_true", help="put it in its place instead")
     add.set_defaults(run=_unit)
+    add = command("completion", "Print what a shell reads to complete all commands.")
+    add.add_argument("shell", choices=("bash", "zsh"), help="which shell")
+    add.set_defaults(run=_completion)
     add = command("template", "Build templates.")
     kinds = add.add_subparsers(required=True, metavar="ACTION")
     build = kinds.add_parser("build", help="build a template and its snapshot")
@@ -117,6 +127,13 @@ def _unit(arguments: argparse.Namespace) -> int:
     print(f"{install()} is written. Enable it with:")
     print("systemctl --user enable --now insula")
     print("loginctl enable-linger  # to keep qubes when the last session ends")
+    return 0
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    from insula.tools.complete import script  # noqa: PLC0415
+
+    print(script(arguments.shell), end="")
     return 0
 
 

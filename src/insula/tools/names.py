@@ -33,9 +33,18 @@ def find_one(app: App, arguments: argparse.Namespace) -> Qube:
     Raises:
         UsageError: there is no such qube, or a pattern does not match exactly one.
     """
-    found = expand(list(app.domains), [arguments.qube])
+    return find_name(app, arguments.qube)
+
+
+def find_name(app: App, name: str) -> Qube:
+    """The one qube that a name or a pattern stands for.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    found = expand(list(app.domains), [name])
     if len(found) != 1:
-        raise UsageError(f"{arguments.qube!r} is {len(found)} qubes, not one")
+        raise UsageError(f"{name!r} is {len(found)} qubes, not one")
     return found[0]
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from insula.tools.command import Parser, UsageError
+from insula.tools.command import Parser, UsageError, completed
 
 USAGE = """qvm-run [options] VMNAME COMMAND [ARG...]
        qvm-run [options] --all [--exclude NAME]... COMMAND [ARG...]
@@ -19,7 +19,30 @@ class RunParser(Parser):
     intermixed = False
 
     def __init__(self) -> None:
-        super().__init__("qvm-run", "Run a command in qubes.", usage=USAGE)
+        super().__init__(
+            "qvm-run",
+            "Run a command in qubes, or in a new disposable.",
+            usage=USAGE,
+            examples={
+                "qvm-run work xterm": "a program with windows",
+                "qvm-run -p work 'df -h | head'": "a shell's line, with its output",
+                "qvm-run -p --no-gui -u root debian-12 apt-get update": "a program as root",
+                "qvm-run -p --dispvm=dvm -- file - < suspicious": "in a disposable of dvm",
+                "qvm-run --all --exclude vault 'echo hello'": "in all running qubes but one",
+            },
+            exit_codes={
+                0: "all commands ended with 0",
+                1: "a qube was passed over: it does not run (-n), or could not be woken",
+                255: "the call itself was refused",
+                "other": "the highest status of all commands",
+            },
+            notes=(
+                "Everything after COMMAND belongs to the command, options included. A COMMAND "
+                "without ARGs is text for the qube's shell; with ARGs it is a program, whose "
+                "arguments no shell looks at.",
+                "Without -p standard input, output and error are not connected.",
+            ),
+        )
         self.add_argument("-u", "--user", metavar="USER", default="DEFAULT", help="as this user")
         self.add_argument(
             "-a", "--autostart", "--auto", action="store_true", help=argparse.SUPPRESS
@@ -36,14 +59,17 @@ class RunParser(Parser):
         self._add_colours()
         self._flag("--service", text="COMMAND is a service, NAME or NAME+ARGUMENT")
         self._flag("--no-shell", text="COMMAND is a program and no text for a shell")
-        self.add_argument(
+        dispvm = self.add_argument(
             "--dispvm", metavar="TEMPLATE", nargs="?", const="", help="in a new disposable"
         )
+        completed(dispvm, "qubes")
         self._flag("--all", text="in all running qubes")
-        self.add_argument(
+        exclude = self.add_argument(
             "--exclude", metavar="NAME", action="append", default=[], help="with --all: not there"
         )
-        self.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+        completed(exclude, "qubes")
+        words = self.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+        completed(words, "run-words")
 
     def _flag(self, *options: str, text: str) -> None:
         self.add_argument(*options, action="store_true", help=text)

@@ -43,6 +43,9 @@ class FakeQube:
     volumes: dict[str, dict[str, str]] = field(default_factory=dict)
     revisions: list[str] = field(default_factory=list)
     notes: str = ""
+    firewall: str = "action=accept\n"
+    devices: dict[str, str] = field(default_factory=dict)  # of class block: from argument
+    content: dict[str, str] = field(default_factory=dict)  # of volumes
     stubborn: bool = False
 
     def listed(self) -> str:
@@ -59,6 +62,7 @@ class FakeDaemon:
     """Serves both sockets of a directory until closed."""
 
     def __init__(self, run: Path) -> None:
+        self._run = run
         self.qubes: dict[str, FakeQube] = {}
         self.system: dict[str, PropertyAnswer] = {"default_dispvm": NONE}
         self.requests: list[tuple[AdminRequest, bytes]] = []
@@ -72,7 +76,9 @@ class FakeDaemon:
         self._threads: list[threading.Thread] = []
         self._listeners: list[socket.socket] = []
         self.add(FakeQube("dom0", "AdminVM", "Running"))
-        self._listen(run / "qubesd.sock", socket.SOCK_STREAM, self._serve_admin)
+        self.imports: dict[str, bytes | str] = {}  # of QUBE:VOLUME: what was imported, or why not
+        for name in ("qubesd.sock", "qubesd.internal.sock"):
+            self._listen(run / name, socket.SOCK_STREAM, self._serve_admin)
         self._listen(run / local.SOCKET_NAME, socket.SOCK_SEQPACKET, self._serve_local)
 
     def add(self, qube: FakeQube) -> FakeQube:
@@ -139,6 +145,8 @@ class FakeDaemon:
         if qube is None:
             raise RefusedError("QubesVMNotFoundError", f"no such domain: {request.destination!r}")
         match request.method.split("."):
+            case ["internal", "vm", "volume", action]:
+                return self._import(f"{qube.name}:{request.argument}", action, payload)
             case ["admin", "vm", "List"]:
                 everything = self.qubes.values() if qube.name == "dom0" else (qube,)
                 return "".join(one.listed() for one in everything)
@@ -148,7 +156,8 @@ class FakeDaemon:
                 return lines(CLASSES)
             case ["admin", "vm", ("Create" | "CreateInPool"), klass]:
                 name = admin.parse_pairs(payload, " ")["name"]
-                self.add(FakeQube(name, klass, properties={"netvm": NONE}))
+                properties = {"netvm": NONE, "memory": answer("400", "int", default=True)}
+                self.add(FakeQube(name, klass, properties=properties))
             case ["admin", "vm", "Remove"]:
                 del self.qubes[qube.name]
             case ["admin", "vm", "CurrentState"]:
@@ -161,6 +170,20 @@ class FakeDaemon:
                 return _feature(qube, action, request.argument, payload)
             case ["admin", "vm", "tag", action]:
                 return _tag(qube, action, request.argument)
+            case ["admin", "deviceclass", "List"]:
+                return "block\n"
+            case ["admin", "vm", "device", "block", action]:
+                if action == "Assign":
+                    qube.devices[request.argument] = payload
+                    return ""
+                return lines(map(" ".join, qube.devices.items()))
+            case ["admin", "vm", "firewall", action]:
+                qube.firewall = payload if action == "Set" else qube.firewall
+                return qube.firewall if action == "Get" else ""
+            case ["admin", "vm", "volume", "CloneFrom"]:
+                return qube.content[request.argument]
+            case ["admin", "vm", "volume", "CloneTo"]:
+                qube.content[request.argument] = payload
             case ["admin", "vm", "notes", action]:
                 qube.notes = payload if action == "Set" else qube.notes
                 return qube.notes if action == "Get" else ""
@@ -177,6 +200,19 @@ class FakeDaemon:
                     self.on_halted(qube.name)
             case other:
                 raise AssertionError(other)
+        return ""
+
+    def _import(self, volume: str, action: str, payload: str) -> str:
+        path = self._run / f"{volume}.part"
+        if action == "ImportBegin":
+            size = int(payload or 8)
+            path.write_bytes(b"\0" * size)
+            return f"{size} {path}"
+        verdict, _, text = payload.partition("\n")
+        self.imports[volume] = path.read_bytes() if verdict == "ok" else text
+        path.unlink()
+        if verdict != "ok":
+            raise RefusedError("QubesException", f"the import failed: {text}")
         return ""
 
     def _serve_local(self, connection: socket.socket) -> None:

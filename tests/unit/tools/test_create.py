@@ -2,6 +2,7 @@
 
 import io
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,13 @@ def test_what_is_asked_for(
         (["new", "-l", "red", "-p", "root=a", "-P", "b"], "-P"),
         (["new", "-l", "red", "--prop", "memory"], "NAME=VALUE"),
         (["new", "-l", "red", "--disp", "--standalone"], "not allowed"),
+        (["new", "-l", "red", "-r", "/etc/passwd"], "its template's"),
+        (["new", "--disp", "-R", "/etc/passwd"], "its template's"),
+        (["new", "-l", "red", "--standalone", "-r", "/no/image"], "/no/image"),
+        (["new", "-l", "red", "--standalone", "-r", "/etc"], "/etc"),
+        (["new", "-l", "red", "--standalone", "-r", "a", "-R", "b"], "not allowed"),
+        (["new", "-l", "red", "--standalone", "-t", "none"], "none"),
+        (["new", "-l", "red", "-p", "root=a", "-p", "root=b"], "one pool"),
     ],
 )
 def test_what_cannot_be_meant_creates_nothing(
@@ -75,6 +83,51 @@ def test_a_refused_creation(daemon: FakeDaemon, run: Run) -> None:
     daemon.refusals["admin.vm.Create.AppVM", "dom0"] = refusal
     done = run(qvm_create.main, "new", "-l", "red")
     assert (done.code, done.err) == (1, "qvm-create: error: there is a qube new\n")
+
+
+@pytest.mark.parametrize(("option", "kept"), [("-r", True), ("--root-move-from", False)])
+def test_a_root_volume_is_imported(
+    *, daemon: FakeDaemon, run: Run, tmp_path: Path, option: str, kept: bool
+) -> None:
+    image = tmp_path / "root.img"
+    content = b"begin" + bytes(3 << 20) + b"end"
+    image.write_bytes(content)
+    done = run(qvm_create.main, "--standalone", "-l", "red", option, str(image), "new")
+    assert (done.code, done.out, done.err) == (0, "", "")
+    assert daemon.imports == {"new:root": content}
+    assert image.exists() == kept
+
+
+def test_a_root_volume_that_is_refused_leaves_the_qube_and_the_image(
+    daemon: FakeDaemon, run: Run, tmp_path: Path
+) -> None:
+    image = tmp_path / "root.img"
+    image.write_bytes(b"x")
+    refusal = RefusedError("QubesException", "too large")
+    daemon.refusals["internal.vm.volume.ImportBegin", "new"] = refusal
+    words = ["-C", "TemplateVM", "-l", "red", "--prop", "none=1", "-R", str(image), "new"]
+    done = run(qvm_create.main, *words)
+    assert (done.code, image.exists(), "new" in daemon.qubes) == (3, True, True)
+    assert "new was created, but not its root volume imported: too large" in done.err
+
+
+def test_a_standalone_qube_of_a_template_is_its_copy_without_private_volume(
+    daemon: FakeDaemon, run: Run
+) -> None:
+    kept = {"pool": "varlibqubes", "save_on_stop": "True"}
+    template = daemon.add(FakeQube("debian", "TemplateVM", features={"os": "Linux"}))
+    template.properties["label"] = answer("black", "label")
+    template.volumes = {"root": kept, "private": kept}
+    template.content = {"root": "R", "private": "P"}
+    words = ["--standalone", "-t", "debian", "-l", "red", "-P", "fast", "new"]
+    assert run(qvm_create.main, *words).code == 0
+    new = daemon.qubes["new"]
+    assert (new.klass, new.content, new.features) == (
+        "StandaloneVM", {"root": "R"}, {"os": "Linux"},
+    )  # fmt: skip
+    assert daemon.asked("admin.vm.CreateInPool.StandaloneVM") == [
+        ("dom0", "", b"name=new label=red pool=fast")
+    ]
 
 
 @pytest.mark.usefixtures("daemon")
