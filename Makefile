@@ -10,7 +10,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 .PHONY: setup
-setup: packages venv ## system packages and the Python environment
+setup: packages venv man ## system packages and the Python environment
 
 .PHONY: packages
 packages:
@@ -29,6 +29,13 @@ venv: .venv/.stamp
 	/usr/bin/python3 -m venv .venv
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: man
+man: .venv/share/man/.stamp ## man pages of all commands, which man finds beside the commands
+
+.venv/share/man/.stamp: .venv/.stamp pyproject.toml $(wildcard src/insula/tools/*.py)
+	$(PYTHON) -m insula.tools.man .venv/share/man/man1
 	@touch $@
 
 .PHONY: demo
