@@ -199,3 +199,7 @@ def _coloured(arguments: argparse.Namespace) -> Iterator[None]:
     finally:
         for number, _ in used:
             os.write(number, b"\x1b[0m")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
