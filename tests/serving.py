@@ -17,6 +17,7 @@ from insula.daemon.lifecycle.administration import Administration, NewQube
 from insula.daemon.lifecycle.agent_volume import AgentVolume
 from insula.daemon.lifecycle.events import Events
 from insula.daemon.lifecycle.goldens import Goldens
+from insula.daemon.lifecycle.pools import Pools
 from insula.daemon.lifecycle.power import Power
 from insula.daemon.lifecycle.sleeping import Sleeping
 from insula.daemon.lifecycle.snapshots import Snapshots
@@ -73,6 +74,7 @@ class Instance:
             power=self.power,
             administration=self.administration,
             volumes=self.volumes,
+            pools=Pools(self.world),
             sleeping=Sleeping(self.world, self.power),
         )
 
@@ -201,6 +203,7 @@ async def open_instance(
         properties=stored.settings,
         kernels=frozenset(kernels.names()),
     )
+    system.pools.update((pool.name, pool) for pool in stored.pools)
     if not stored.qubes:
         system.add(new_dom0())
         await store.write(put_qube(system.dom0))

@@ -28,6 +28,7 @@ from insula.daemon.lifecycle.administration import Administration
 from insula.daemon.lifecycle.agent_volume import AgentVolume
 from insula.daemon.lifecycle.events import Events
 from insula.daemon.lifecycle.goldens import Goldens
+from insula.daemon.lifecycle.pools import Pools
 from insula.daemon.lifecycle.power import Power
 from insula.daemon.lifecycle.sleeping import Sleeping
 from insula.daemon.lifecycle.snapshots import Snapshots
@@ -115,6 +116,7 @@ async def _serve(home: Path, run: Path) -> None:
             power=power,
             administration=administration,
             volumes=volumes,
+            pools=Pools(world),
             sleeping=Sleeping(world, power),
         )
         templates = Templates(world, administration, snapshots)
@@ -168,6 +170,7 @@ async def _world(
         host_memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MIB,
     )
     system.labels.update((label.name, label) for label in stored.labels)
+    system.pools.update((pool.name, pool) for pool in stored.pools)
     if not stored.qubes:
         dom0 = new_dom0()
         system.add(dom0)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from insula.daemon.lifecycle.administration import Administration
+from insula.daemon.lifecycle.pools import Pools
 from insula.daemon.lifecycle.power import Power
 from insula.daemon.lifecycle.sleeping import Sleeping
 from insula.daemon.lifecycle.volumes import Volumes
@@ -21,6 +22,7 @@ class Api:
     power: Power
     administration: Administration
     volumes: Volumes
+    pools: Pools
     sleeping: Sleeping
 
 

@@ -2,7 +2,8 @@
 
 import logging
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 from insula.daemon.lifecycle.world import World
@@ -19,6 +20,7 @@ from insula.daemon.model.errors import (
 from insula.daemon.model.features import add_tag
 from insula.daemon.model.following import follow_with_tags
 from insula.daemon.model.layout import volumes_of
+from insula.daemon.model.placing import placed
 from insula.daemon.model.properties.qubes import BY_CLASS
 from insula.daemon.model.qube import Qube, QubeClass, Value, check_name
 from insula.daemon.model.system import System
@@ -35,7 +37,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewQube:
-    """A qube that is to be made. label: None takes the template's. creator: who has it made."""
+    """A qube that is to be made. label: None takes the template's. creator: who has it made.
+
+    pools: those chosen for its volumes; others lie where the system's properties say.
+    """
 
     klass: QubeClass
     name: str
@@ -45,6 +50,7 @@ class NewQube:
     auto_cleanup: bool = False
     fleeting: bool = False
     dispid: int | None = None
+    pools: Mapping[str, str] = field(default_factory=dict)
 
 
 class Administration:
@@ -157,7 +163,9 @@ class Administration:
             name=new.name,
             klass=new.klass,
             label=new.label or (template.label if template is not None else "red"),
-            volumes=volumes_of(new.klass, uuid, template),
+            volumes=placed(
+                system, new.klass, volumes_of(new.klass, uuid, template), template, new.pools
+            ),
             fleeting=new.fleeting,
         )
         if template is not None:

@@ -56,6 +56,12 @@ class World:
     _editing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _locks: WeakValueDictionary[UUID, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
+    def __post_init__(self) -> None:
+        for pool in self.system.pools.values():
+            self.storage.use(pool)
+            self.kernels.use(pool)
+        self.system.kernels = frozenset(self.kernels.names())
+
     def lock(self, uuid: UUID) -> asyncio.Lock:
         """The lock under which a qube is started, ended, removed or has its volumes changed."""
         return self._locks.setdefault(uuid, asyncio.Lock())

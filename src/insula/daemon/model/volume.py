@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from insula.daemon.model.pools import POOL
+
 GIB = 1 << 30
 ROOT_SIZE = 10 * GIB  # bytes, as the two below: admin-api.md section 9.2
 PRIVATE_SIZE = 2 * GIB
@@ -53,6 +55,7 @@ class Volume:
     revisions: tuple[Revision, ...] = ()
     number: int = 0
     ephemeral: bool | None = None
+    pool: str = POOL
 
     def __post_init__(self) -> None:
         if _VOLUME_NAME.fullmatch(self.name) is None:

@@ -12,7 +12,7 @@ from insula.daemon.model.machine import Disk, Layer, LayerFormat
 from insula.daemon.model.volume import Volume
 from insula.daemon.storage import files, luks, qcow2
 from insula.daemon.storage.errors import DamagedImageError, space, told
-from insula.daemon.storage.places import Places
+from insula.daemon.storage.places import VOLATILE, Places
 from insula.daemon.storage.plan import Plan
 from insula.protocol.errors import ProtocolError
 
@@ -56,7 +56,8 @@ def _attached(places: Places, plan: Plan, undo: ExitStack) -> Disk:
     elif plan.top is not None:
         top = [_named(plan.top, volume.size, undo)]
     else:
-        top = [_throw_away(places, volume.size, undo)]
+        where = places.root((plan.source or volume).pool) / VOLATILE
+        top = [_throw_away(where, volume.size, undo)]
     return Disk(volume.name, (*lower, *top), not volume.rw, volume.size)
 
 
@@ -116,14 +117,14 @@ def _named(path: Path, size: int, undo: ExitStack) -> Layer:
     return Layer(path, "qcow2", writable=True, fd=descriptor)
 
 
-def _throw_away(places: Places, size: int, undo: ExitStack) -> Layer:
+def _throw_away(place: Path, size: int, undo: ExitStack) -> Layer:
     """A layer without a name, under a key that nothing but this Layer holds."""
     passphrase = luks.new_passphrase()
-    with told(places.volatile), space(places.volatile, BLANK_SIZE):
-        descriptor = files.open_unnamed(places.volatile)
+    with told(place), space(place, BLANK_SIZE):
+        descriptor = files.open_unnamed(place)
         undo.callback(os.close, descriptor)
         qcow2.write_blank(descriptor, size, passphrase)
-    return Layer(places.volatile, "qcow2", writable=True, key=passphrase, fd=descriptor)
+    return Layer(place, "qcow2", writable=True, key=passphrase, fd=descriptor)
 
 
 def _opened(layer: Layer, undo: ExitStack) -> Layer:

@@ -46,6 +46,15 @@ class VolumeInUseError(DriverRefusedError):
         self.hint = "Shut its qube down first"
 
 
+class PoolAwayError(DriverRefusedError):
+    """A pool's directory is not there, or another is in its place."""
+
+    def __init__(self, pool: str, directory: Path | None) -> None:
+        where = "" if directory is None else f": {directory} is not its directory"
+        super().__init__(f"pool {pool} is not there{where}")
+        self.hint = "Mount the file system it lies on" if directory is not None else None
+
+
 class MissingFileError(StorageError):
     """A file that the store names is not there or cannot be read."""
 

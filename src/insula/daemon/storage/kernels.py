@@ -1,10 +1,11 @@
-"""The pool of kernels: $INSULA_HOME/kernels/NAME/{vmlinuz,initrd}, each whole or not there."""
+"""Pools of kernels: $INSULA_HOME/kernels/NAME/{vmlinuz,initrd} and its like, each kernel whole."""
 
 import asyncio
 import os
 import re
 from pathlib import Path
 
+from insula.daemon.model.pools import KERNEL_POOL, Pool
 from insula.daemon.storage import files
 from insula.daemon.storage.errors import StorageError, space, told
 from insula.daemon.storage.places import KERNELS, Places
@@ -16,31 +17,53 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", re.ASCII)
 class NoSuchKernelError(StorageError):
     def __init__(self, name: str) -> None:
         super().__init__(f"there is no kernel {name!r}")
-        self.hint = "See those there are with: qvm-pool-volumes linux-kernel"
+        self.hint = "See those there are with: ls $INSULA_HOME/kernels"
 
 
 class Kernels:
-    """The kernels of one instance."""
+    """The kernels of one instance, in its own pool and in others."""
 
     def __init__(self, home: Path) -> None:
         self._places = Places(home)
+        self._elsewhere: dict[str, Path] = {}
 
-    def names(self) -> tuple[str, ...]:
-        """Kernels that are whole, in order of their names."""
-        if not self._places.kernels.is_dir():
-            return ()
-        return tuple(sorted(path.name for path in self._places.kernels.iterdir() if _whole(path)))
+    def use(self, pool: Pool) -> None:
+        """Look for kernels in a pool, too, if it is one for them."""
+        if pool.holds_kernels and pool.directory is not None:
+            self._elsewhere[pool.name] = Path(pool.directory)
+
+    def leave(self, pool: Pool) -> None:
+        """Look no more in a pool."""
+        self._elsewhere.pop(pool.name, None)
+
+    def names(self, pool: str | None = None) -> tuple[str, ...]:
+        """Kernels that are whole, of one pool or of all, in order of their names."""
+        places = self._pools() if pool is None else {pool: self._pools()[pool]}
+        return tuple(sorted({path.name for place in places.values() for path in _inside(place)}))
 
     def find(self, name: str) -> tuple[Path, Path]:
         """Image and initial RAM disk of a kernel.
 
         Raises:
-            NoSuchKernelError: the pool has none of that name.
+            NoSuchKernelError: no pool has one of that name.
         """
-        place = self._places.kernels / name
-        if _NAME.fullmatch(name) is None or not _whole(place):
-            raise NoSuchKernelError(name)
+        place = self._pools()[self.pool_of(name)] / name
         return place / IMAGE, place / INITRD
+
+    def pool_of(self, name: str) -> str:
+        """The pool from which a kernel is taken.
+
+        Raises:
+            NoSuchKernelError: no pool has one of that name.
+        """
+        if _NAME.fullmatch(name) is not None:
+            for pool, place in self._pools().items():
+                if _whole(place / name):
+                    return pool
+        raise NoSuchKernelError(name)
+
+    def _pools(self) -> dict[str, Path]:
+        return {KERNEL_POOL: self._places.kernels, **self._elsewhere}
 
     async def install(self, name: str, image: Path, initrd: Path) -> None:
         """Copy a kernel into the pool; one of that name is replaced, whole or not at all.
@@ -85,3 +108,10 @@ def _whole(place: Path) -> bool:
     return not place.name.startswith(".") and all(
         (place / part).is_file() for part in (IMAGE, INITRD)
     )
+
+
+def _inside(place: Path) -> list[Path]:
+    try:
+        return [path for path in place.iterdir() if _whole(path)]
+    except OSError:  # It is made with its first kernel, or is on a file system not mounted now.
+        return []

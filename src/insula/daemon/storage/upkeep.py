@@ -11,7 +11,7 @@ from uuid import UUID
 
 from insula.daemon.model.machine import LayerFormat
 from insula.daemon.model.volume import Volume
-from insula.daemon.storage import files, qcow2
+from insula.daemon.storage import files, pools, qcow2
 from insula.daemon.storage.errors import (
     DamagedImageError,
     NoSuchRevisionError,
@@ -39,7 +39,7 @@ def prepare(places: Places) -> None:
 def create(places: Places, volumes: tuple[Volume, ...]) -> None:
     for volume in volumes:
         if volume.save_on_stop:
-            with space(places.volumes, 4096), places.directory(volume, create=True):
+            with space(places.root(volume.pool), 4096), places.directory(volume, create=True):
                 pass
 
 
@@ -100,14 +100,18 @@ def clone(places: Places, source: Volume, target: Volume) -> Volume:
     if source.layers:
         with (
             told(places.of(source)),
-            space(places.volumes, 4096),
+            space(places.root(target.pool), 4096),
             places.directory(source) as origin,
             places.directory(target, create=True) as parent,
         ):
             for number, layer in enumerate(source.layers, target.number + 1):
                 name = _given_name(number, layer.rpartition(".")[2])
-                files.unlink(parent, name)
-                os.link(layer, name, src_dir_fd=origin, dst_dir_fd=parent, follow_symlinks=False)
+                image = files.open_file(origin, layer)
+                try:
+                    if not _linked(image, parent, name):
+                        _copy(places.of(target), parent, name, image)
+                finally:
+                    os.close(image)
                 names.append(name)
             os.fsync(parent)
     number = target.number + max(1, len(names))
@@ -158,32 +162,42 @@ def usage(places: Places, volume: Volume) -> int:
 
 
 def remove(places: Places, owner: UUID) -> None:
-    with files.directory(places.home, VOLUMES) as parent:
-        files.remove_tree(parent, str(owner))
-        os.fsync(parent)
+    for _, root in pools.present(places):
+        with files.directory(root, VOLUMES) as parent:
+            files.remove_tree(parent, str(owner))
+            os.fsync(parent)
 
 
 def sweep(places: Places, volumes: tuple[Volume, ...]) -> tuple[str, ...]:
+    removed: list[str] = []
+    for pool, root in pools.present(places):
+        inside = tuple(volume for volume in volumes if volume.pool == pool)
+        removed += _swept(root, inside)
+        for volume in inside:
+            removed += prune(places, volume)
+    return tuple(removed)
+
+
+def _swept(root: Path, volumes: tuple[Volume, ...]) -> list[str]:
+    """Remove from a pool whatever belongs to none of its volumes."""
     kept: dict[str, set[str]] = {}
     for volume in volumes:
         kept.setdefault(str(volume.owner), set()).add(volume.name)
     removed = []
-    with files.directory(places.home, VOLUMES) as parent:
+    with files.directory(root, VOLUMES) as parent:
         for owner in sorted(files.names(parent)):
             if owner not in kept:
                 files.remove_tree(parent, owner)
                 removed.append(owner)
                 continue
-            with files.directory(places.home, VOLUMES, owner) as inner:
+            with files.directory(root, VOLUMES, owner) as inner:
                 for name in sorted(files.names(inner) - kept[owner]):
                     files.remove_tree(inner, name)
                     removed.append(f"{owner}/{name}")
-    with files.directory(places.home, VOLATILE) as parent:
+    with files.directory(root, VOLATILE) as parent:
         for name in files.names(parent):
             files.unlink(parent, name)
-    for volume in volumes:
-        removed += prune(places, volume)
-    return tuple(removed)
+    return removed
 
 
 def has_work(places: Places, volume: Volume) -> bool:

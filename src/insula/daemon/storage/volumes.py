@@ -14,11 +14,13 @@ from pathlib import Path
 from uuid import UUID
 
 from insula.daemon.model.machine import Disk, LayerFormat
+from insula.daemon.model.pools import POOL, Pool
 from insula.daemon.model.volume import Volume
-from insula.daemon.storage import attaching, merging, upkeep
+from insula.daemon.storage import attaching, merging, pools, upkeep
 from insula.daemon.storage.errors import DriverRefusedError
 from insula.daemon.storage.places import Places
 from insula.daemon.storage.plan import Plan
+from insula.daemon.storage.pools import Room
 from insula.daemon.storage.upkeep import How
 
 close = attaching.close
@@ -38,6 +40,41 @@ class Storage:
     async def prepare(self) -> None:
         """Make the directories that everything else relies on."""
         await asyncio.to_thread(upkeep.prepare, self._places)
+
+    def use(self, pool: Pool) -> None:
+        """Let volumes be in a pool that was set up."""
+        if not pool.built_in and not pool.holds_kernels:
+            self._places.pools[pool.name] = pool
+
+    async def set_up(self, pool: Pool) -> None:
+        """Make a directory a pool.
+
+        Raises:
+            DriverRefusedError: it cannot be one.
+        """
+        await asyncio.to_thread(pools.set_up, self._places, pool)
+        self.use(pool)
+
+    async def leave(self, pool: Pool) -> None:
+        """Let a pool be none; what else lies in its directory stays."""
+        self._places.pools.pop(pool.name, None)
+        await asyncio.to_thread(pools.leave, pool)
+
+    def directory(self, pool: Pool) -> Path:
+        """Where a pool lies, whether it is there or not."""
+        if pool.directory is not None:
+            return Path(pool.directory)
+        return self._places.home if pool.name == POOL else self._places.kernels
+
+    async def room(self, pool: Pool) -> Room:
+        """Size and use of the file system a pool lies on.
+
+        Raises:
+            StorageError: it is not there.
+        """
+        if not pool.holds_kernels:
+            self._places.root(pool.name)
+        return await asyncio.to_thread(pools.room, self.directory(pool))
 
     async def create(self, *volumes: Volume) -> None:
         """Make room for the volumes of a new qube; only what is saved needs any."""

@@ -11,14 +11,13 @@ from insula.daemon.model.errors import (
     RefusedSilentlyError,
     ValueRefusedError,
 )
-from insula.daemon.model.pools import KERNEL_POOL, POOL
 from insula.daemon.model.properties.qubes import BY_CLASS
 from insula.daemon.model.qube import Qube, QubeClass, check_name
 from insula.daemon.model.system import System
 
 _LABEL = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
-_POOL_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
-_VOLUMES = {"root": POOL, "private": POOL, "volatile": POOL, "kernel": KERNEL_POOL}
+_VOLUMES = ("root", "private", "volatile", "kernel")
+_KERNEL = "kernel"
 # Volumes that are made from the template's, and lie where that lies.
 _SNAPSHOTS = {QubeClass.APP: ("root",), QubeClass.DISPOSABLE: ("root", "private")}
 _DEFAULTS = {QubeClass.APP: "default_template", QubeClass.DISPOSABLE: "default_dispvm"}
@@ -45,9 +44,18 @@ async def create_qube(call: Call, *, pools: bool) -> str:
             label=found["label"],
             template=template or _default_template(system, klass),
             creator=call.source,
+            pools=_pools(found),
         )
     )
     return ""
+
+
+def _pools(found: dict[str, str]) -> dict[str, str]:
+    """The pools chosen for volumes that the new qube writes, by their names."""
+    if "pool" in found:
+        return {name: found["pool"] for name in _VOLUMES if name != _KERNEL}
+    chosen = {key.removeprefix("pool:"): pool for key, pool in found.items() if ":" in key}
+    return {name: pool for name, pool in chosen.items() if name != _KERNEL}
 
 
 def _parameters(system: System, text: str, klass: QubeClass, *, pools: bool) -> dict[str, str]:
@@ -68,7 +76,7 @@ def _parameters(system: System, text: str, klass: QubeClass, *, pools: bool) -> 
         elif key == "label":
             found[key] = _label(system, value)
         elif pools and key.partition(":")[0] == "pool":
-            _check_pool(key, value, klass, found)
+            _check_pool(system, key, klass, found)
         else:
             raise RefusedSilentlyError(f"unknown parameter {key!r}")
     if "name" not in found or "label" not in found:
@@ -84,20 +92,21 @@ def _label(system: System, text: str) -> str:
     return text
 
 
-def _check_pool(key: str, pool: str, klass: QubeClass, found: dict[str, str]) -> None:
+def _check_pool(system: System, key: str, klass: QubeClass, found: dict[str, str]) -> None:
     _, colon, volume = key.partition(":")
     if colon and volume not in _VOLUMES:
         raise RefusedSilentlyError(f"unknown volume {volume!r}")
     if "pool" in found and len([one for one in found if one.startswith("pool")]) > 1:
         raise RefusedSilentlyError("either one pool or one for each volume")
-    if _POOL_NAME.fullmatch(pool) is None or pool not in (POOL, KERNEL_POOL):
+    pool = system.pools.get(found[key])
+    if pool is None:
         raise RefusedError(
-            f"There is no pool {pool!r}", f"There are {POOL} for volumes and {KERNEL_POOL}"
+            f"There is no pool {found[key]!r}", f"There are {', '.join(system.pools)}"
         )
     if colon and volume in _SNAPSHOTS.get(klass, ()):
         raise RefusedError(f"The {volume} volume of a {klass} lies where its template's does")
-    if pool != _VOLUMES.get(volume, POOL):
-        raise RefusedError(f"Pool {pool} does not hold {volume or 'such'} volumes")
+    if pool.holds_kernels != (volume == _KERNEL):
+        raise RefusedError(f"Pool {pool.name} does not hold {volume or 'such'} volumes")
 
 
 def _default_template(system: System, klass: QubeClass) -> Qube | None:

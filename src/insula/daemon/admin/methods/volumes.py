@@ -6,8 +6,8 @@ from pathlib import Path
 
 from insula.daemon.admin.calls import Call, Method
 from insula.daemon.model.errors import RefusedSilentlyError, ValueRefusedError
-from insula.daemon.model.pools import KERNEL_POOL, POOL
-from insula.daemon.model.properties.parsing import boolean
+from insula.daemon.model.placing import KERNEL_DEFAULT, default_pool, pool_of
+from insula.daemon.model.properties.parsing import truth
 from insula.daemon.model.properties.qubes import value_of
 from insula.daemon.model.volume import Volume
 from insula.daemon.storage.errors import StorageError
@@ -33,13 +33,12 @@ async def info(call: Call) -> str:
         return await _kernel_info(call)
     qube, volume, volumes = call.destination, _volume(call), call.api.volumes
     source = volumes.source(qube, volume)
-    usage = await call.api.world.storage.usage(volume)
-    return _lines(
+    return lines(
         {
-            "pool": POOL,
+            "pool": pool_of(call.api.world.system, qube, volume),
             "vid": volumes.vid(qube, volume.name),
             "size": volume.size if source is None else source.size,
-            "usage": usage,
+            "usage": await _usage(call, volume),
             "rw": volume.rw,
             "source": "" if source is None else _vid_of(call, source),
             "path": "",  # layers reach the virtual machine as descriptors, never by a path
@@ -50,6 +49,13 @@ async def info(call: Call) -> str:
             "is_outdated": volumes.is_outdated(qube, volume),
         }
     )
+
+
+async def _usage(call: Call, volume: Volume) -> int:
+    try:
+        return await call.api.world.storage.usage(volume)
+    except StorageError:
+        return 0  # Its pool is away; a start says so.
 
 
 async def list_snapshots(call: Call) -> str:
@@ -89,8 +95,7 @@ async def clone_to(call: Call) -> str:
 
 
 async def set_revisions_to_keep(call: Call) -> str:
-    name, text = _volume(call).name, call.payload_text()
-    count = -parse_size(text[1:]) if text.startswith("-") else parse_size(text)
+    name, count = _volume(call).name, parse_count(call.payload_text())
     await call.api.volumes.keep_revisions(call.destination, name, count)
     return ""
 
@@ -136,9 +141,18 @@ def parse_size(text: str) -> int:
     return int(text)
 
 
+def parse_count(text: str) -> int:
+    """A count, which may be negative.
+
+    Raises:
+        RefusedSilentlyError: it is not written as one.
+    """
+    return -parse_size(text[1:]) if text.startswith("-") else parse_size(text)
+
+
 def _boolean(call: Call) -> bool:
     try:
-        return boolean(call.api.world.system, call.destination, call.payload_text())
+        return truth(call.payload_text())
     except ValueRefusedError as error:
         raise RefusedSilentlyError(str(error)) from None
 
@@ -148,17 +162,18 @@ def _vid_of(call: Call, volume: Volume) -> str:
 
 
 async def _kernel_info(call: Call) -> str:
-    name = str(value_of(call.api.world.system, call.destination, "kernel") or "")
-    size = 0
+    system, kernels = call.api.world.system, call.api.world.kernels
+    name = str(value_of(system, call.destination, "kernel") or "")
+    size, pool = 0, default_pool(system, KERNEL_DEFAULT)
     if name:
         try:
-            files = call.api.world.kernels.find(name)
-            size = await asyncio.to_thread(_size, files)
+            pool = kernels.pool_of(name)
+            size = await asyncio.to_thread(_size, kernels.find(name))
         except StorageError:
             size = 0  # It was removed from the pool; a start says so.
-    return _lines(
+    return lines(
         {
-            "pool": KERNEL_POOL,
+            "pool": pool,
             "vid": name,
             "size": size,
             "usage": size,
@@ -178,7 +193,8 @@ def _size(files: tuple[Path, ...]) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _lines(fields: dict[str, object]) -> str:
+def lines(fields: dict[str, object]) -> str:
+    """Fields as `key=value` lines."""
     return "".join(f"{key}={value}\n" for key, value in fields.items())
 
 
