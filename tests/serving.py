@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from insula.daemon.admin.calls import Api
+from insula.daemon.admin.permissions import Allows, nothing_allowed
 from insula.daemon.admin.server import SOCKET_NAME, AdminServer
 from insula.daemon.engine.interface import Capabilities
 from insula.daemon.engine.memory.engine import MemoryEngine
 from insula.daemon.lifecycle.administration import Administration, NewQube
 from insula.daemon.lifecycle.agent_volume import AgentVolume
 from insula.daemon.lifecycle.events import Events
+from insula.daemon.lifecycle.firewall import Firewall
 from insula.daemon.lifecycle.goldens import Goldens
 from insula.daemon.lifecycle.pools import Pools
 from insula.daemon.lifecycle.power import Power
@@ -61,6 +63,8 @@ class Instance:
     administration: Administration
     templates: Templates
     volumes: Volumes
+    firewall: Firewall
+    allows: Allows = nothing_allowed
     told: list[Event] = field(default_factory=list)
 
     @property
@@ -76,6 +80,8 @@ class Instance:
             volumes=self.volumes,
             pools=Pools(self.world),
             sleeping=Sleeping(self.world, self.power),
+            firewall=self.firewall,
+            allows=self.allows,
         )
 
     async def template(self, name: str = TEMPLATE, recipe: str = RECIPE) -> Qube:
@@ -226,8 +232,20 @@ async def open_instance(
     administration = Administration(world)
     templates = Templates(world, administration, snapshots)
     volumes = Volumes(world, snapshots)
+    firewall = Firewall(world)
+    firewall.start()
+    undo.push_async_callback(firewall.close)
     instance = Instance(
-        home, run, world, stored.runs, power, snapshots, administration, templates, volumes
+        home,
+        run,
+        world,
+        stored.runs,
+        power,
+        snapshots,
+        administration,
+        templates,
+        volumes,
+        firewall,
     )
     world.events.add(instance.told.append)
     server = AdminServer(run, instance.api)

@@ -27,6 +27,7 @@ from insula.daemon.lifecycle import autostart, clock, pressure, reconcile
 from insula.daemon.lifecycle.administration import Administration
 from insula.daemon.lifecycle.agent_volume import AgentVolume
 from insula.daemon.lifecycle.events import Events
+from insula.daemon.lifecycle.firewall import Firewall
 from insula.daemon.lifecycle.goldens import Goldens
 from insula.daemon.lifecycle.pools import Pools
 from insula.daemon.lifecycle.power import Power
@@ -111,6 +112,9 @@ async def _serve(home: Path, run: Path) -> None:
         administration = Administration(world)
         viewers = Viewers(keeper, run, root=os.geteuid() == 0)
         volumes = Volumes(world, snapshots)
+        firewall = Firewall(world)
+        firewall.start()
+        undo.push_async_callback(firewall.close)
         api = Api(
             world=world,
             power=power,
@@ -118,6 +122,7 @@ async def _serve(home: Path, run: Path) -> None:
             volumes=volumes,
             pools=Pools(world),
             sleeping=Sleeping(world, power),
+            firewall=firewall,
         )
         templates = Templates(world, administration, snapshots)
         calls = LocalCalls(api, templates, snapshots, viewers)

@@ -4,7 +4,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from insula.daemon.admin.permissions import Allows, nothing_allowed
 from insula.daemon.lifecycle.administration import Administration
+from insula.daemon.lifecycle.firewall import Firewall
 from insula.daemon.lifecycle.pools import Pools
 from insula.daemon.lifecycle.power import Power
 from insula.daemon.lifecycle.sleeping import Sleeping
@@ -24,6 +26,8 @@ class Api:
     volumes: Volumes
     pools: Pools
     sleeping: Sleeping
+    firewall: Firewall
+    allows: Allows = nothing_allowed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+from insula.daemon.admin import permissions
 from insula.daemon.admin.calls import Call
 from insula.daemon.admin.sockets import hung_up
 from insula.protocol import admin
@@ -16,13 +17,14 @@ log = logging.getLogger(__name__)
 
 async def stream_events(call: Call, writer: asyncio.StreamWriter) -> None:
     """Pass events on until the listener goes away, or does not read for too long."""
-    dom0 = call.api.world.system.dom0
-    subject = None if call.destination is dom0 else call.destination.name
+    system = call.api.world.system
+    subject = None if call.destination is system.dom0 else call.destination.name
     behind = asyncio.Event()
 
     def pass_on(event: Event) -> None:
-        # A qube hears of what a policy shows it; there is none that would.
-        if call.source is not dom0 or subject not in (None, event.subject) or behind.is_set():
+        if subject not in (None, event.subject) or behind.is_set():
+            return
+        if not permissions.is_told(call.api.allows, system, call.source, event):
             return
         if writer.transport.get_write_buffer_size() > MAX_UNREAD:
             behind.set()

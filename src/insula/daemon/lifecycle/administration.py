@@ -239,3 +239,4 @@ def _take_over(qube: Qube, template: Qube) -> None:
         if not name.startswith(_OWN_FEATURES)
     )
     qube.tags |= template.tags
+    qube.firewall = template.firewall

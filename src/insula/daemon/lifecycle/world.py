@@ -20,9 +20,11 @@ from insula.daemon.storage.kernels import Kernels
 from insula.daemon.storage.volumes import Storage
 from insula.daemon.store.records import (
     Change,
+    drop_label,
     drop_pool,
     drop_qube,
     drop_setting,
+    put_label,
     put_pool,
     put_qube,
     put_setting,
@@ -102,6 +104,8 @@ def _kept(edit: Edit) -> list[Change]:
         *(drop_setting(name) for name in edit.settings_dropped),
         *(put_pool(pool) for pool in edit.pools),
         *(drop_pool(name) for name in edit.pools_dropped),
+        *(put_label(label) for label in edit.labels),
+        *(drop_label(name) for name in edit.labels_dropped),
     ]
 
 

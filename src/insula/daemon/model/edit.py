@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from insula.daemon.model.labels import Label
 from insula.daemon.model.pools import Pool
 from insula.daemon.model.qube import Qube, Value
 from insula.daemon.model.system import System
@@ -30,6 +31,7 @@ class Edit:
     _removed: list[Qube] = field(default_factory=list)
     _settings: dict[str, Value] | None = None
     _pools: dict[str, Pool] | None = None
+    _labels: dict[str, Label] | None = None
 
     def tell(self, qube: Qube | None, name: str, /, **fields: object) -> None:
         """Have an event told."""
@@ -52,6 +54,12 @@ class Edit:
         if self._pools is None:
             self._pools = dict(self.system.pools)
         return self.system.pools
+
+    def touch_labels(self) -> dict[str, Label]:
+        """The system's labels, which are about to be changed."""
+        if self._labels is None:
+            self._labels = dict(self.system.labels)
+        return self.system.labels
 
     def add(self, qube: Qube) -> None:
         """Let there be another qube."""
@@ -106,6 +114,17 @@ class Edit:
         """Names of pools that are no more."""
         return tuple(name for name in self._pools or () if name not in self.system.pools)
 
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """Labels that are new."""
+        before = self.system.labels if self._labels is None else self._labels
+        return tuple(one for name, one in self.system.labels.items() if name not in before)
+
+    @property
+    def labels_dropped(self) -> tuple[str, ...]:
+        """Names of labels that are no more."""
+        return tuple(name for name in self._labels or () if name not in self.system.labels)
+
     def undo(self) -> None:
         """Put everything back as it was."""
         for qube in self._added:
@@ -118,6 +137,8 @@ class Edit:
             self.system.properties = self._settings
         if self._pools is not None:
             self.system.pools = self._pools
+        if self._labels is not None:
+            self.system.labels = self._labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +148,8 @@ class _Before:
     features: dict[str, str]
     tags: set[str]
     volumes: dict[str, Volume]
+    notes: str
+    firewall: tuple[str, ...] | None
 
     @classmethod
     def of(cls, qube: Qube) -> "_Before":
@@ -136,8 +159,11 @@ class _Before:
             dict(qube.features),
             set(qube.tags),
             dict(qube.volumes),
+            qube.notes,
+            qube.firewall,
         )
 
     def restore(self, qube: Qube) -> None:
         qube.label, qube.properties, qube.features = self.label, self.properties, self.features
         qube.tags, qube.volumes = self.tags, self.volumes
+        qube.notes, qube.firewall = self.notes, self.firewall

@@ -1,6 +1,11 @@
 """Labels: how far a qube is trusted, as a colour (admin-api.md section 3.5)."""
 
+import re
 from dataclasses import dataclass
+
+HIGHEST_BUILT_IN = 8
+_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
+_COLOR = re.compile(r"0x[0-9A-Fa-f]{6}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +32,13 @@ BUILT_IN = (
     Label(7, "purple", "0x75507b"),
     Label(8, "black", "0x000000"),
 )
+
+
+def is_name(text: str) -> bool:
+    """Whether a label may be called so."""
+    return _NAME.fullmatch(text) is not None and not text.isdigit()
+
+
+def is_color(text: str) -> bool:
+    """Whether it is written as a colour is."""
+    return _COLOR.fullmatch(text) is not None

@@ -55,9 +55,10 @@ class PowerState(StrEnum):
 class Qube:
     """One qube.
 
-    properties: those that were set, by name. fleeting: a disposable that is nobody's once the call
-    it was made for is over. power, xid and started (seconds since the epoch) are what it does now;
-    they are not stored with it.
+    properties: those that were set, by name. notes: what a person wrote down of it. firewall:
+    its rules, as they are printed; None: it never had any set. fleeting: a disposable that is
+    nobody's once the call it was made for is over. power, xid and started (seconds since the
+    epoch) are what it does now; they are not stored with it.
     """
 
     uuid: UUID
@@ -69,6 +70,8 @@ class Qube:
     features: dict[str, str] = field(default_factory=dict)
     tags: set[str] = field(default_factory=set)
     volumes: dict[str, Volume] = field(default_factory=dict)
+    notes: str = ""
+    firewall: tuple[str, ...] | None = None
     fleeting: bool = False
     power: PowerState = PowerState.HALTED
     xid: int = -1
@@ -99,6 +102,8 @@ class Qube:
             "features": self.features,
             "tags": sorted(self.tags),
             "volumes": {name: volume.to_json() for name, volume in self.volumes.items()},
+            "notes": self.notes,
+            "firewall": self.firewall,
             "fleeting": self.fleeting,
         }
 
@@ -122,6 +127,8 @@ class Qube:
             features=dict(loaded["features"]),
             tags=set(loaded["tags"]),
             volumes={name: Volume.from_json(volume) for name, volume in loaded["volumes"].items()},
+            notes=loaded.get("notes", ""),
+            firewall=None if (rules := loaded.get("firewall")) is None else tuple(rules),
             fleeting=loaded.get("fleeting", False),
         )
 

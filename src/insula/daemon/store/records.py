@@ -86,6 +86,10 @@ def drop_pool(name: str) -> Change:
     return Change("DELETE FROM pool WHERE name = ?", (name,))
 
 
+def drop_label(name: str) -> Change:
+    return Change("DELETE FROM label WHERE name = ?", (name,))
+
+
 def put_run(run: Run) -> Change:
     return Change(
         "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?)",

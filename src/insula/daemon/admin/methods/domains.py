@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NoReturn
 from uuid import UUID
 
+from insula.daemon.admin import permissions
 from insula.daemon.admin.calls import Call, Method
 from insula.daemon.admin.methods.creation import create_qube
 from insula.daemon.model.errors import (
@@ -30,10 +31,9 @@ async def list_classes(_call: Call) -> str:
 
 async def list_qubes(call: Call) -> str:
     system = call.api.world.system
-    if call.source is not system.dom0:
-        return ""  # A qube sees those that a policy shows it; there is none that would.
     chosen = system.in_order() if call.destination is system.dom0 else [call.destination]
-    return "".join(listed_qube_line(_listed(qube)) for qube in chosen)
+    seen = permissions.listed(call.api.allows, system, call.source, chosen)
+    return "".join(listed_qube_line(_listed(qube)) for qube in seen)
 
 
 async def create(call: Call) -> str:
