@@ -6,7 +6,9 @@ from pathlib import Path
 from insula.daemon.lifecycle.world import World
 from insula.daemon.model.errors import PoolInUseError, RefusedError, RefusedSilentlyError
 from insula.daemon.model.placing import users_of_pool
-from insula.daemon.model.pools import DRIVERS, Pool
+from insula.daemon.model.pool_options import check_revisions
+from insula.daemon.model.pools import Pool
+from insula.daemon.model.properties.qubes import value_of
 from insula.daemon.storage.pools import Room, containing
 from insula.protocol.errors import ReportableError
 
@@ -44,7 +46,7 @@ class Pools:
         async with world.editing() as edit:
             if edit.system.pools.get(pool.name) is not pool:
                 raise RefusedSilentlyError(f"no pool {pool.name!r}")
-            if used := users_of_pool(edit.system, pool):
+            if used := [*users_of_pool(edit.system, pool), *self._booting_from(pool)]:
                 more = f" and {len(used) - _MOST_TOLD} more" if len(used) > _MOST_TOLD else ""
                 raise PoolInUseError(pool.name, ", ".join(used[:_MOST_TOLD]) + more)
             if pool.built_in:
@@ -60,10 +62,8 @@ class Pools:
         """How many revisions volumes that are made later keep."""
         if pool.holds_kernels:
             raise RefusedError(f"Pool {pool.name} holds kernels, of which no revisions are kept")
-        most = DRIVERS[pool.driver].most_revisions
-        if count > most:
-            raise RefusedError(f"Pools of driver {pool.driver} keep {most} revision at most")
-        await self._change(replace(pool, revisions_to_keep=count))
+        kept = check_revisions(pool.driver, count)
+        await self._change(replace(pool, revisions_to_keep=kept))
 
     async def set_ephemeral(self, pool: Pool, *, ephemeral: bool) -> None:
         """Whether volatile volumes that are made later are told to be encrypted."""
@@ -103,6 +103,17 @@ class Pools:
                 raise RefusedSilentlyError(f"no pool {pool.name!r}")
             edit.touch_pools()[pool.name] = pool
         world.storage.use(pool)
+
+    def _booting_from(self, pool: Pool) -> list[str]:
+        """Volumes of qubes whose kernels lie in a pool."""
+        if not pool.holds_kernels:
+            return []
+        system, here = self._world.system, self._world.kernels.taken_from(pool.name)
+        return [
+            f"volume {qube.name}:kernel"
+            for qube in system.in_order()
+            if qube.klass.is_machine and value_of(system, qube, "kernel") in here
+        ]
 
     def _look_for_kernels(self, pool: Pool) -> None:
         if pool.holds_kernels:

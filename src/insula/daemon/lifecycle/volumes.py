@@ -22,6 +22,7 @@ from insula.daemon.model.errors import (
     ValueRefusedError,
 )
 from insula.daemon.model.layout import source_of
+from insula.daemon.model.pool_options import check_revisions
 from insula.daemon.model.qube import Qube, QubeClass
 from insula.daemon.model.volume import Volume
 from insula.daemon.rpc.services import call_service
@@ -202,9 +203,8 @@ class Volumes:
         Raises:
             ValueRefusedError: it is less than that. NotHaltedError: something runs.
         """
-        if count < NEVER_KEPT:
-            raise ValueRefusedError(f"revisions_to_keep is {NEVER_KEPT} or more, not {count}")
         async with self._volume(qube, name) as volume:
+            check_revisions(self._world.system.pools[volume.pool].driver, count)
             before = volume.revisions_to_keep
             if count != before and NEVER_KEPT in (count, before):
                 _require_halted(qube)

@@ -44,23 +44,23 @@ def parse_pool(driver: str, text: str, known: Collection[str], mark: str) -> Poo
         name=name,
         driver=driver,
         directory=_directory(options["dir_path"]),
-        revisions_to_keep=checked_revisions(driver, options.get("revisions_to_keep", "1")),
+        revisions_to_keep=_revisions(driver, options.get("revisions_to_keep", "1")),
         ephemeral_volatile=_boolean("ephemeral_volatile", options),
         setup_check=_boolean("setup_check", options),
         mark=mark,
     )
 
 
-def checked_revisions(driver: str, text: str) -> int:
+def check_revisions(driver: str, count: int) -> int:
     """How many revisions volumes of a driver are to keep; -1 is no snapshots at all.
 
     Raises:
-        ValueRefusedError: it is no such number.
+        ValueRefusedError: it cannot keep as many.
     """
     most = DRIVERS[driver].most_revisions
-    if _WHOLE.fullmatch(text) is None or not -1 <= int(text) <= most:
-        raise ValueRefusedError(f"revisions_to_keep is a number from -1 to {most}, not {text!r}")
-    return int(text)
+    if not -1 <= count <= most:
+        raise ValueRefusedError(f"revisions_to_keep is a number from -1 to {most}, not {count}")
+    return count
 
 
 def _options(text: str) -> dict[str, str]:
@@ -71,6 +71,12 @@ def _options(text: str) -> dict[str, str]:
             raise RefusedSilentlyError(f"not an option, or given twice: {line!r}")
         found[key] = value
     return found
+
+
+def _revisions(driver: str, text: str) -> int:
+    if _WHOLE.fullmatch(text) is None:
+        raise ValueRefusedError(f"revisions_to_keep is a number, not {text!r}")
+    return check_revisions(driver, int(text))
 
 
 def _directory(text: str) -> str:

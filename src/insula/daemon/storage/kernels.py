@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", re.ASCII)
 class NoSuchKernelError(StorageError):
     def __init__(self, name: str) -> None:
         super().__init__(f"there is no kernel {name!r}")
-        self.hint = "See those there are with: ls $INSULA_HOME/kernels"
+        self.hint = f"They lie in the directory of: qvm-pool info {KERNEL_POOL}"
 
 
 class Kernels:
@@ -61,6 +61,10 @@ class Kernels:
                 if _whole(place / name):
                     return pool
         raise NoSuchKernelError(name)
+
+    def taken_from(self, pool: str) -> frozenset[str]:
+        """Names of the kernels that are a pool's, and not another's of the same name."""
+        return frozenset(name for name in self.names(pool) if self.pool_of(name) == pool)
 
     def _pools(self) -> dict[str, Path]:
         return {KERNEL_POOL: self._places.kernels, **self._elsewhere}
