@@ -42,7 +42,7 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             qube.call("admin.vm.Remove")
         except errors.QubesVMInUseError:
-            for use in _uses(app, qube):
+            for use in uses(app, qube):
                 print(f" - {use}", file=sys.stderr)
             raise
     return 0
@@ -59,7 +59,7 @@ def _wanted(qubes: Sequence[Qube], arguments: argparse.Namespace) -> bool:
     return confirmed("Are you sure? [y/N] ")
 
 
-def _uses(app: App, qube: Qube) -> Iterator[str]:
+def uses(app: App, qube: Qube) -> Iterator[str]:
     """Where a qube is set: the properties that keep it from being removed."""
     for name in _naming(app, qube, defaults=True):
         yield f"global property {name}"

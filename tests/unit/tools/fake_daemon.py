@@ -156,7 +156,13 @@ class FakeDaemon:
                 return lines(CLASSES)
             case ["admin", "vm", ("Create" | "CreateInPool"), klass]:
                 name = admin.parse_pairs(payload, " ")["name"]
-                properties = {"netvm": NONE, "memory": answer("400", "int", default=True)}
+                properties = {
+                    "netvm": NONE,
+                    "memory": answer("400", "int", default=True),
+                    "installed_by_rpm": answer("False", "bool", default=True),
+                    "virt_mode": answer("pvh", default=True),
+                    "kernel": answer("6.1", default=True),
+                }
                 self.add(FakeQube(name, klass, properties=properties))
             case ["admin", "vm", "Remove"]:
                 del self.qubes[qube.name]
@@ -180,6 +186,8 @@ class FakeDaemon:
             case ["admin", "vm", "firewall", action]:
                 qube.firewall = payload if action == "Set" else qube.firewall
                 return qube.firewall if action == "Get" else ""
+            case ["admin", "vm", "volume", "Clear"]:
+                qube.content[request.argument] = ""
             case ["admin", "vm", "volume", "CloneFrom"]:
                 return qube.content[request.argument]
             case ["admin", "vm", "volume", "CloneTo"]:

@@ -1,0 +1,1 @@
+"""qvm-template: packages of templates, found, checked and installed (qvm-tools.md section 9)."""
