@@ -33,7 +33,7 @@ def call(
         request = admin.encode_request(method, argument, destination, payload)
     except ProtocolError as error:
         raise errors.QubesValueError(str(error)) from None
-    return _answer(_ask(request, socket_name, timeout), method)
+    return _answer(ask_raw(request, socket_name, timeout), method)
 
 
 def ask_dom0(method: str, argument: str = "", payload: bytes = b"") -> bytes:
@@ -41,7 +41,12 @@ def ask_dom0(method: str, argument: str = "", payload: bytes = b"") -> bytes:
     return call(ADMIN_QUBE, method, argument, payload)
 
 
-def _ask(request: bytes, socket_name: str, timeout: float) -> bytes:
+def ask_raw(request: bytes, socket_name: str, timeout: float = 0) -> bytes:
+    """Everything that the daemon answers to a whole request.
+
+    Raises:
+        QubesDaemonCommunicationError: nobody listens, or the time is over.
+    """
     path = instance.socket_path(socket_name)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         if timeout:

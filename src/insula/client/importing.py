@@ -26,12 +26,10 @@ def import_volume(qube: str, volume: str, source: BinaryIO, size: int | None = N
     if not length.isdecimal() or not path:
         raise errors.QubesDaemonCommunicationError(f"not the beginning of an import: {begun!r}")
     try:
-        _copy(source, path, int(length))
+        copy_exactly(source, path, int(length))
     except BaseException as error:
-        text = error.strerror or "" if isinstance(error, OSError) else str(error)
-        failed = f"fail\n{text or type(error).__name__}"
         try:
-            admin.call(qube, _END, volume, failed.encode(), socket_name=INTERNAL_SOCKET)
+            admin.call(qube, _END, volume, failed(error), socket_name=INTERNAL_SOCKET)
         except errors.QubesException as refused:
             if isinstance(error, (OSError, ReportableError)):
                 raise refused from None  # It says what we told it, and what it did.
@@ -39,8 +37,18 @@ def import_volume(qube: str, volume: str, source: BinaryIO, size: int | None = N
     admin.call(qube, _END, volume, b"ok", socket_name=INTERNAL_SOCKET)
 
 
-def _copy(source: BinaryIO, path: str, size: int) -> None:
-    """Write exactly size bytes where they belong, and no block of zeros."""
+def failed(error: BaseException) -> bytes:
+    """What tells the daemon that an import came to nothing."""
+    text = error.strerror or "" if isinstance(error, OSError) else str(error)
+    return f"fail\n{text or type(error).__name__}".encode("ascii", "replace")
+
+
+def copy_exactly(source: BinaryIO, path: str, size: int) -> None:
+    """Write exactly size bytes where they belong, and no block of zeros.
+
+    Raises:
+        OSError, ReportableError: they cannot be written, or are more or fewer.
+    """
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CLOEXEC), "wb", buffering=0) as target:
         left = size
         while left:

@@ -202,6 +202,8 @@ class FakeDaemon:
                 return lines(f"{key}={value}" for key, value in info.items())
             case ["admin", "vm", "volume", "ListSnapshots"]:
                 return lines(qube.revisions)
+            case ["admin", "vm", "volume", *_] if request.argument in qube.volumes:
+                return ""
             case ["admin", "vm", action]:
                 _power(qube, action)
                 if qube.state == "Halted":
