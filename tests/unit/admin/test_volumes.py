@@ -317,6 +317,60 @@ async def test_some_settings_need_a_halted_qube(instance: Instance) -> None:
     await instance.ok("admin.vm.volume.Set.revisions_to_keep", "work", "private", b"5")
 
 
+async def test_a_volume_without_snapshots_is_its_qubes_alone(instance: Instance) -> None:
+    mould = await instance.disposables()
+    name = await instance.ok("admin.vm.CreateDisposable", "mould")
+    disposable = instance.system.named(name)
+    setting = ("admin.vm.volume.Set.revisions_to_keep", "mould", "private")
+    await instance.power.start(disposable)
+    assert await instance.refused(*setting, b"-1") == "QubesVMNotHaltedError"
+    await instance.power.kill(disposable)
+    named = await instance.qube("named", QubeClass.APP)
+    await instance.ok(*setting, b"-1")
+    assert named.halted
+    await instance.power.start(mould)
+    text = b"name=late label=red"
+    await instance.ok("admin.vm.Create.DispVM", "dom0", "mould", text)
+    assert await instance.refused("admin.vm.Start", "late") == "QubesVMError"
+    await instance.power.kill(mould)
+    await instance.ok("admin.vm.Start", "late")
+    await instance.power.kill(instance.system.named("late"))
+
+
+async def test_a_template_in_place_minds_no_running_qubes(instance: Instance) -> None:
+    await instance.power.start(instance.system.named("work"))
+    setting = ("admin.vm.volume.Set.revisions_to_keep", TEMPLATE, "root")
+    await instance.ok(*setting, b"-1")
+    await instance.power.start(instance.system.named(TEMPLATE))
+    assert await instance.refused(*setting, b"2") == "QubesVMNotHaltedError"
+    await instance.qube("play")
+    assert await instance.refused("admin.vm.Start", "play") == "QubesVMError"
+
+
+async def test_a_kernel_is_no_volume_to_change(instance: Instance) -> None:
+    for action, payload, kind in (
+        ("Resize", b"1", REFUSED),
+        ("Clear", b"", REFUSED),
+        ("CloneFrom", b"", REFUSED),
+        ("Set.rw", b"1", REFUSED),
+        ("Revert", b"1", None),
+    ):
+        refused = await instance.refused(f"admin.vm.volume.{action}", "work", "kernel", payload)
+        assert refused == kind
+
+
+async def test_a_paused_qube_does_not_keep_a_resize_waiting(instance: Instance) -> None:
+    work = instance.system.named("work")
+    await instance.power.start(work)
+    await instance.ok("admin.vm.Pause", "work")
+    refused = await instance.refused(
+        "admin.vm.volume.Resize", "work", "private", str(3 * GIB).encode()
+    )
+    assert refused == REFUSED
+    assert (await _info(instance, "work", "private"))["size"] == str(3 * GIB)
+    await instance.power.kill(work)
+
+
 async def test_a_volume_is_remembered_with_its_settings(instance: Instance) -> None:
     await instance.ok("admin.vm.volume.Set.ephemeral", "work", "volatile", b"0")
     work = instance.system.named("work")

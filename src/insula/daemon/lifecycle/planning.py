@@ -9,11 +9,11 @@ from insula.daemon.lifecycle.goldens import Basis, Golden
 from insula.daemon.lifecycle.qubesdb import entries, shows_windows
 from insula.daemon.lifecycle.running import CODE_CACHE, SMALL_CODE_CACHE, Order
 from insula.daemon.lifecycle.world import World, machine_uid
-from insula.daemon.model.errors import RefusedError
+from insula.daemon.model.errors import QubeStateError, RefusedError
 from insula.daemon.model.layout import DISPOSABLE_VOLATILE_SIZE, source_of
 from insula.daemon.model.properties.qubes import value_of
 from insula.daemon.model.qube import Qube, QubeClass
-from insula.daemon.model.volume import PRIVATE_SIZE
+from insula.daemon.model.volume import PRIVATE_SIZE, Volume
 from insula.daemon.storage.plan import Plan
 
 _MIB = 1024 * 1024
@@ -96,8 +96,22 @@ def _volumes(world: World, qube: Qube, golden: Golden | None) -> tuple[Plan, ...
     for name in ("root", "private", "volatile"):
         volume = qube.volumes[name]
         source = source_of(volume, template, root_template)
+        if source is not None:
+            _require_whole(world, source)
         if source is not None and volume.size != source.size:
             volume = replace(volume, size=source.size)
         extra = lowest_layers(volume, source, golden)
         plans.append(Plan(volume=volume, source=source, extra=extra))
     return tuple(plans)
+
+
+def _require_whole(world: World, source: Volume) -> None:
+    """Refuse a source of which nobody else sees a state while its own qube writes it."""
+    owner = world.system.qubes[source.owner]
+    if source.in_place and not owner.halted:
+        error = QubeStateError(f"The {source.name} volume of {owner.name} is being written")
+        error.hint = (
+            f"Shut {owner.name} down first, or let it keep states: "
+            f"qvm-volume config {owner.name}:{source.name} revisions_to_keep 1"
+        )
+        raise error

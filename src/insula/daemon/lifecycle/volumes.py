@@ -16,6 +16,7 @@ from insula.daemon.lifecycle.world import World
 from insula.daemon.model.edit import Edit
 from insula.daemon.model.errors import (
     NotHaltedError,
+    NotRunningError,
     QubeNotFoundError,
     RefusedError,
     RefusedSilentlyError,
@@ -23,15 +24,14 @@ from insula.daemon.model.errors import (
 )
 from insula.daemon.model.layout import source_of
 from insula.daemon.model.pool_options import check_revisions
-from insula.daemon.model.qube import Qube, QubeClass
-from insula.daemon.model.volume import Volume
+from insula.daemon.model.qube import PowerState, Qube, QubeClass
+from insula.daemon.model.volume import IN_PLACE, Volume
 from insula.daemon.rpc.services import call_service
 from insula.daemon.storage.errors import DriverRefusedError
 from insula.daemon.storage.volumes import sized
 from insula.protocol.errors import ReportableError
 
 RESIZE_SERVICE = "qubes.ResizeDisk"
-NEVER_KEPT = -1  # revisions_to_keep: what is written is not for others while it is being written
 _TOKEN = string.ascii_letters + string.digits
 _TOKEN_LENGTH = 32
 _MOST_TOKENS = 1024
@@ -84,6 +84,8 @@ class Volumes:
             try:
                 await running.machine.resize(name, size)
                 if volume.save_on_stop:
+                    if qube.power is not PowerState.RUNNING:
+                        raise NotRunningError(qube.name)
                     done = await call_service(running.calls, RESIZE_SERVICE, f"{name}\n".encode())
                     if done.code:
                         raise RefusedError(f"{RESIZE_SERVICE} ended with {done.code}")
@@ -144,7 +146,7 @@ class Volumes:
         async with self._volume(qube, name) as volume:
             _require_saved_kind(qube, volume)
             original = origin.volumes[named.volume]
-            if original.revisions_to_keep == NEVER_KEPT and not origin.halted:
+            if original.in_place and not origin.halted:
                 raise DriverRefusedError(
                     f"Volume {named.volume} of {origin.name} cannot be cloned while it is in use"
                 )
@@ -198,7 +200,7 @@ class Volumes:
             self._world.events.tell(qube, "domain-volume-import-end", volume=name, success=success)
 
     async def keep_revisions(self, qube: Qube, name: str, count: int) -> None:
-        """How many former states are kept; NEVER_KEPT and any other need everything halted.
+        """How many former states are kept; to and from IN_PLACE needs its users halted.
 
         Raises:
             ValueRefusedError: it is less than that. NotHaltedError: something runs.
@@ -206,10 +208,11 @@ class Volumes:
         async with self._volume(qube, name) as volume:
             check_revisions(self._world.system.pools[volume.pool].driver, count)
             before = volume.revisions_to_keep
-            if count != before and NEVER_KEPT in (count, before):
+            if count != before and IN_PLACE in (count, before):
                 _require_halted(qube)
-                for one in self._world.system.made_from(qube):
-                    _require_halted(one)
+                if qube.klass is QubeClass.APP:
+                    for disposable in self._world.system.made_from(qube):
+                        _require_halted(disposable)
             await self._set(qube, replace(volume, revisions_to_keep=count))
 
     async def set_rw(self, qube: Qube, name: str, *, rw: bool) -> None:

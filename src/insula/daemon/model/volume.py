@@ -12,6 +12,8 @@ ROOT_SIZE = 10 * GIB  # bytes, as the two below: admin-api.md section 9.2
 PRIVATE_SIZE = 2 * GIB
 VOLATILE_SIZE = 10 * GIB
 MAXIMUM_SIZE = 4096 * GIB
+# revisions_to_keep: what is written is for nobody else while it is being written.
+IN_PLACE = -1
 _SIZE_STEP = 512  # bytes: a disk is a whole number of sectors
 
 _VOLUME_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}", re.ASCII)
@@ -77,6 +79,11 @@ class Volume:
     def is_ephemeral(self) -> bool:
         """Whether it is encrypted under a throw-away key: what is thrown away is in any case."""
         return self.can_be_ephemeral if self.ephemeral is None else self.ephemeral
+
+    @property
+    def in_place(self) -> bool:
+        """Whether nobody else gets to see a state of it while it is being written."""
+        return self.revisions_to_keep == IN_PLACE
 
     @property
     def persistent(self) -> bool:

@@ -10,13 +10,17 @@ from insula.daemon.model.placing import KERNEL_DEFAULT, default_pool, pool_of
 from insula.daemon.model.properties.parsing import truth
 from insula.daemon.model.properties.qubes import value_of
 from insula.daemon.model.volume import Volume
-from insula.daemon.storage.errors import StorageError
+from insula.daemon.storage.errors import DriverRefusedError, StorageError
 
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 _KERNEL = "kernel"  # shown as a volume, as clients expect; qubes get theirs without a disk
 
 
 def _volume(call: Call) -> Volume:
+    if call.argument == _KERNEL and call.destination.volumes:
+        error = DriverRefusedError(f"The kernel of {call.destination.name} is no volume to change")
+        error.hint = f"Choose another: qvm-prefs {call.destination.name} kernel NAME"
+        raise error
     found = call.destination.volumes.get(call.argument)
     if found is None:
         raise RefusedSilentlyError(f"no volume {call.argument!r}")
@@ -65,6 +69,8 @@ async def list_snapshots(call: Call) -> str:
 
 
 async def revert(call: Call) -> str:
+    if call.argument == _KERNEL:
+        raise RefusedSilentlyError("a kernel has no revisions")
     volume, revision = _volume(call), call.payload_text().strip()
     if revision not in {str(one.number) for one in volume.revisions}:
         raise RefusedSilentlyError(f"no revision {revision!r}")
