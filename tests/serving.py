@@ -16,6 +16,7 @@ from insula.daemon.engine.interface import Capabilities
 from insula.daemon.engine.memory.engine import MemoryEngine
 from insula.daemon.lifecycle.administration import Administration, NewQube
 from insula.daemon.lifecycle.agent_volume import AgentVolume
+from insula.daemon.lifecycle.devices import Devices
 from insula.daemon.lifecycle.events import Events
 from insula.daemon.lifecycle.firewall import Firewall
 from insula.daemon.lifecycle.goldens import Goldens
@@ -35,6 +36,7 @@ from insula.daemon.store.records import Run, put_qube
 from insula.daemon.store.store import Store
 from insula.protocol import admin
 from insula.protocol.admin import Event, Refusal
+from tests.devices import FakeDriver
 
 TIMEOUT = 20.0  # seconds for anything that a test waits for
 TEMPLATE = "tree"
@@ -64,6 +66,8 @@ class Instance:
     templates: Templates
     volumes: Volumes
     firewall: Firewall
+    devices: Devices
+    drivers: dict[str, FakeDriver]
     allows: Allows = nothing_allowed
     told: list[Event] = field(default_factory=list)
 
@@ -81,6 +85,7 @@ class Instance:
             pools=Pools(self.world),
             sleeping=Sleeping(self.world, self.power),
             firewall=self.firewall,
+            devices=self.devices,
             allows=self.allows,
         )
 
@@ -232,6 +237,9 @@ async def open_instance(
     administration = Administration(world)
     templates = Templates(world, administration, snapshots)
     volumes = Volumes(world, snapshots)
+    drivers = {devclass: FakeDriver(devclass) for devclass in ("block", "pci", "usb")}
+    devices = Devices(world, tuple(drivers.values()))
+    power.start_checks.append(devices.check_start)
     firewall = Firewall(world)
     firewall.start()
     undo.push_async_callback(firewall.close)
@@ -246,6 +254,8 @@ async def open_instance(
         templates,
         volumes,
         firewall,
+        devices,
+        drivers,
     )
     world.events.add(instance.told.append)
     server = AdminServer(run, instance.api)

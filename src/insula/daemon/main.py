@@ -18,6 +18,7 @@ from insula.daemon.admin.calls import Api
 from insula.daemon.admin.local import LocalServer
 from insula.daemon.admin.local_calls import FOR_CALLER, LocalCalls
 from insula.daemon.admin.server import AdminServer
+from insula.daemon.devices.pci import PciDriver
 from insula.daemon.engine.interface import Engine
 from insula.daemon.engine.memory.engine import MemoryEngine
 from insula.daemon.engine.qemu.arguments import Accelerator
@@ -26,6 +27,7 @@ from insula.daemon.engine.qemu.engine import QemuEngine
 from insula.daemon.lifecycle import autostart, clock, pressure, reconcile
 from insula.daemon.lifecycle.administration import Administration
 from insula.daemon.lifecycle.agent_volume import AgentVolume
+from insula.daemon.lifecycle.devices import Devices
 from insula.daemon.lifecycle.events import Events
 from insula.daemon.lifecycle.firewall import Firewall
 from insula.daemon.lifecycle.goldens import Goldens
@@ -112,6 +114,8 @@ async def _serve(home: Path, run: Path) -> None:
         administration = Administration(world)
         viewers = Viewers(keeper, run, root=os.geteuid() == 0)
         volumes = Volumes(world, snapshots)
+        devices = Devices(world, (PciDriver(),))
+        power.start_checks.append(devices.check_start)
         firewall = Firewall(world)
         firewall.start()
         undo.push_async_callback(firewall.close)
@@ -123,6 +127,7 @@ async def _serve(home: Path, run: Path) -> None:
             pools=Pools(world),
             sleeping=Sleeping(world, power),
             firewall=firewall,
+            devices=devices,
         )
         templates = Templates(world, administration, snapshots)
         calls = LocalCalls(api, templates, snapshots, viewers)

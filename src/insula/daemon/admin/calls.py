@@ -6,6 +6,7 @@ from typing import Literal
 
 from insula.daemon.admin.permissions import Allows, nothing_allowed
 from insula.daemon.lifecycle.administration import Administration
+from insula.daemon.lifecycle.devices import Devices
 from insula.daemon.lifecycle.firewall import Firewall
 from insula.daemon.lifecycle.pools import Pools
 from insula.daemon.lifecycle.power import Power
@@ -27,6 +28,7 @@ class Api:
     pools: Pools
     sleeping: Sleeping
     firewall: Firewall
+    devices: Devices
     allows: Allows = nothing_allowed
 
 

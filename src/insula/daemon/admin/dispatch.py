@@ -7,6 +7,7 @@ from uuid import UUID
 
 from insula.daemon.admin.calls import Api, Call, Method
 from insula.daemon.admin.methods import (
+    devices,
     domains,
     features,
     firewall,
@@ -43,6 +44,7 @@ SOCKETS: dict[str, dict[str, Method]] = {
         **volumes.METHODS,
         **notes.METHODS,
         **firewall.METHODS,
+        **devices.METHODS,
     },
     "qubesd.internal.sock": {**internal.METHODS, **volumes.IMPORTS},
     "qubesd.misc.sock": misc.METHODS,

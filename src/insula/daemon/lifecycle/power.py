@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 from uuid import UUID
 
@@ -57,6 +57,8 @@ class Power:
         self._over: dict[UUID, asyncio.Event] = {}
         self._going_down = False
         self._closed = False
+        # What a qube has to pass before it is started.
+        self.start_checks: list[Callable[[Qube], None]] = [check_start]
 
     async def start(self, qube: Qube) -> None:
         """Start a qube; nothing happens when it is not halted. Who asks meanwhile shares the end.
@@ -335,7 +337,8 @@ class Power:
                 world.events.tell(qube, name)
 
         try:
-            check_start(qube)
+            for check in self.start_checks:
+                check(qube)
             world.events.tell(qube, "domain-verify-files")
             await self._start_network(qube)
             await world.agent.ready()

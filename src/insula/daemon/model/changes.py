@@ -138,6 +138,11 @@ def users_of(system: System, qube: Qube) -> list[str]:
             for name, value in sorted(other.properties.items())
             if value == qube.uuid
         ]
+        used += [
+            f"{assignment.devclass} device {assignment.port} for {other.name}"
+            for assignment in other.assignments
+            if assignment.backend == qube.uuid
+        ]
     return used
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from insula.daemon.model.assignments import Assignment
 from insula.daemon.model.labels import Label
 from insula.daemon.model.pools import Pool
 from insula.daemon.model.qube import Qube, Value
@@ -150,6 +151,7 @@ class _Before:
     volumes: dict[str, Volume]
     notes: str
     firewall: tuple[str, ...] | None
+    assignments: tuple[Assignment, ...]
 
     @classmethod
     def of(cls, qube: Qube) -> "_Before":
@@ -161,9 +163,11 @@ class _Before:
             dict(qube.volumes),
             qube.notes,
             qube.firewall,
+            qube.assignments,
         )
 
     def restore(self, qube: Qube) -> None:
         qube.label, qube.properties, qube.features = self.label, self.properties, self.features
         qube.tags, qube.volumes = self.tags, self.volumes
         qube.notes, qube.firewall = self.notes, self.firewall
+        qube.assignments = self.assignments

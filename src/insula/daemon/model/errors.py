@@ -135,3 +135,33 @@ class TagNotFoundError(ReportableError):
 
     def __init__(self, holder: str, name: str) -> None:
         super().__init__(f"Qube {holder} has no tag {name}")
+
+
+class DeviceNotAssignedError(ReportableError):
+    api_name: ClassVar[str] = "DeviceNotAssigned"
+
+    def __init__(self, device: str, qube: str) -> None:
+        super().__init__(f"Device {device} is not assigned to {qube}")
+        self.hint = f"See what is: qvm-device CLASS list --assignments {qube}"
+
+
+class DeviceNotAttachedError(ReportableError):
+    api_name: ClassVar[str] = "DeviceNotAssigned"
+
+    def __init__(self, device: str, qube: str) -> None:
+        super().__init__(f"Device {device} is not attached to {qube}")
+
+
+class DeviceAlreadyAssignedError(ReportableError):
+    api_name: ClassVar[str] = "DeviceAlreadyAssigned"
+
+    def __init__(self, device: str, qube: str) -> None:
+        super().__init__(f"Device {device} is assigned to {qube} already")
+
+
+class DeviceAlreadyAttachedError(ReportableError):
+    api_name: ClassVar[str] = "DeviceAlreadyAttached"
+
+    def __init__(self, device: str, qube: str) -> None:
+        super().__init__(f"Device {device} is attached to {qube} already")
+        self.hint = f"Detach it first: qvm-device CLASS detach {qube} {device}"

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from insula.daemon.model.assignments import Assignment
 from insula.daemon.model.errors import ValueRefusedError
 from insula.daemon.model.volume import Volume
 
@@ -56,7 +57,8 @@ class Qube:
     """One qube.
 
     properties: those that were set, by name. notes: what a person wrote down of it. firewall:
-    its rules, as they are printed; None: it never had any set. fleeting: a disposable that is
+    its rules, as they are printed; None: it never had any set. assignments: devices
+    that are to be its. fleeting: a disposable that is
     nobody's once the call it was made for is over. power, xid and started (seconds since the
     epoch) are what it does now; they are not stored with it.
     """
@@ -72,6 +74,7 @@ class Qube:
     volumes: dict[str, Volume] = field(default_factory=dict)
     notes: str = ""
     firewall: tuple[str, ...] | None = None
+    assignments: tuple[Assignment, ...] = ()
     fleeting: bool = False
     power: PowerState = PowerState.HALTED
     xid: int = -1
@@ -104,6 +107,7 @@ class Qube:
             "volumes": {name: volume.to_json() for name, volume in self.volumes.items()},
             "notes": self.notes,
             "firewall": self.firewall,
+            "assignments": [one.to_json() for one in self.assignments],
             "fleeting": self.fleeting,
         }
 
@@ -129,6 +133,7 @@ class Qube:
             volumes={name: Volume.from_json(volume) for name, volume in loaded["volumes"].items()},
             notes=loaded.get("notes", ""),
             firewall=None if (rules := loaded.get("firewall")) is None else tuple(rules),
+            assignments=tuple(map(Assignment.from_json, loaded.get("assignments", ()))),
             fleeting=loaded.get("fleeting", False),
         )
 

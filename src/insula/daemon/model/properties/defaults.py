@@ -41,7 +41,16 @@ def from_template(name: str, otherwise: Compute) -> Compute:
     return compute
 
 
-VIRT_MODE = from_template("virt_mode", constant("pvh"))
+_VIRT_MODE = from_template("virt_mode", constant("pvh"))
+
+
+def has_pci(qube: Qube) -> bool:
+    """Whether PCI devices of the host are the qube's."""
+    return any(assignment.devclass == "pci" for assignment in qube.assignments)
+
+
+def virt_mode(system: System, qube: Qube) -> Value:
+    return "hvm" if has_pci(qube) else _VIRT_MODE(system, qube)
 
 
 def icon(_system: System, qube: Qube) -> str:
@@ -88,7 +97,9 @@ def maxmem(system: System, qube: Qube) -> Value:
 
 def _cannot_balance(system: System, qube: Qube) -> bool:
     """Whether a qube has nobody in it who could give memory back."""
-    if qube.properties.get("virt_mode", VIRT_MODE(system, qube)) != "hvm":
+    if has_pci(qube):
+        return True
+    if qube.properties.get("virt_mode", virt_mode(system, qube)) != "hvm":
         return False
     if not system.feature(qube, "qrexec"):
         return True

@@ -36,6 +36,11 @@ def _check_template_for_dispvms(system: System, qube: Qube, value: Value) -> Non
         raise error
 
 
+def _check_virt_mode(_system: System, qube: Qube, value: Value) -> None:
+    if value == "pvh" and defaults.has_pci(qube):
+        raise PropertyValueError(f"{qube.name} has PCI devices assigned, so it cannot be pvh")
+
+
 def _check_start_mode(_system: System, _qube: Qube, value: Value) -> None:
     if value not in START_MODES:
         raise PropertyValueError(f"start_mode is one of {', '.join(START_MODES)}, not {value!r}")
@@ -238,8 +243,9 @@ _COMMON = (
         name="virt_mode",
         kind="str",
         help="How the qube is virtualised: hvm, pv or pvh.",
-        default=defaults.VIRT_MODE,
+        default=defaults.virt_mode,
         parse=parsing.string_of(r"hvm|pv|pvh", also=str.lower),
+        check=_check_virt_mode,
     ),
     Property(
         name="qrexec_timeout",
