@@ -136,13 +136,14 @@ class Agent:
 
     def _take_identity(self, body: bytes) -> None:
         self._require_seed()
-        self._qubesdb = control.Identity.decode(body).qubesdb
+        who = control.Identity.decode(body)
+        self._qubesdb = who.qubesdb
         self._state = AgentState.STARTING
         status = Status(0)
         if self._system:
             try:
                 identity.wait_until_booted()
-                for line in identity.become(self._qubesdb, self._parked, self._let_others_run):
+                for line in identity.become(who, self._parked, self._let_others_run):
                     print(line, flush=True)
             except Exception as error:
                 status = Status(1, f"{type(error).__name__}: {error}")

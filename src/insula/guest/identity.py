@@ -13,6 +13,7 @@ from insula.guest import bind_dirs, private
 from insula.guest.folders import names_in
 from insula.guest.parking import MACHINE_ID, Parked
 from insula.guest.scripts import Scripts
+from insula.protocol.control import Identity
 
 _RUN = Path("/run/qubes")
 _SERVICES = "/run/qubes-service"
@@ -29,9 +30,7 @@ _TYPES = {
 }
 
 
-def become(
-    qubesdb: dict[str, str], parked: Parked | None, let_others_run: Callable[[], None]
-) -> list[str]:
+def become(who: Identity, parked: Parked | None, let_others_run: Callable[[], None]) -> list[str]:
     """Set the qube up; returns what went wrong without keeping it from running.
 
     let_others_run: what has to be called before a program that may need them.
@@ -40,10 +39,11 @@ def become(
         OSError, PrivateVolumeError: the private volume cannot be used.
     """
     report: list[str] = []
+    qubesdb = who.qubesdb
     persistence = qubesdb.get("/qubes-vm-persistence", "rw-only")
     _markers(qubesdb, persistence)
     _new_ids(parked, persistence)
-    private.set_up(journal=persistence != "none")
+    private.set_up(journal=persistence != "none", size=who.sizes.get("private", 0))
     if persistence != "full":
         bind_dirs.apply(report)
     run = Scripts(report, let_others_run)

@@ -6,6 +6,7 @@ import pwd
 import shutil
 import struct
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +25,7 @@ _NEEDS_RECOVERY = 4
 _CLEAN = 1
 _ZEROES = 10 * 1024 * 1024  # bytes at the beginning that must be zero in a blank volume
 _PROGRAM_TIMEOUT = 300
+_SIZE_TIMEOUT = 5.0  # seconds
 _SCRIPTS = (
     ("rc.local", 0o755, "#!/bin/sh\n# Runs as root once the qube is set up.\n"),
     ("qubes-firewall-user-script", 0o755, "#!/bin/sh\n# Runs when the firewall starts.\n"),
@@ -49,13 +51,16 @@ def make_blank_usable() -> None:
     unmount(_PLACE)
 
 
-def set_up(*, journal: bool) -> None:
+def set_up(*, journal: bool, size: int = 0) -> None:
     """Mount /rw and what is shown from it. Without a journal it is slower to lose, faster to use.
+
+    size: bytes that the volume has, 0 for any; a clone's kernel may not have looked yet.
 
     Raises:
         PrivateVolumeError: it holds something that is no ext4 file system, or is damaged.
         OSError: the kernel refused a mount.
     """
+    _wait_for(size)
     head = _read_head()
     if not _holds_file_system(head):
         if not _is_blank():
@@ -72,6 +77,24 @@ def set_up(*, journal: bool) -> None:
     _initialise(Path(_PLACE))
     bind(f"{_PLACE}/home", "/home", MS_NOSUID | MS_NODEV)
     bind(f"{_PLACE}/usrlocal", "/usr/local")
+
+
+def _wait_for(size: int) -> None:
+    """Wait until the kernel knows how large the volume is; what is mounted before may not fit.
+
+    Raises:
+        PrivateVolumeError: it has another size for good.
+    """
+    deadline = time.monotonic() + _SIZE_TIMEOUT
+    while size and _size() != size:
+        if time.monotonic() > deadline:
+            raise PrivateVolumeError(f"{DEVICE} has {_size()} bytes, not {size}")
+        time.sleep(0.001)
+
+
+def _size() -> int:
+    with open(_SECTORS, "rb", buffering=0) as opened:  # noqa: PTH123
+        return int(opened.read(32)) * 512
 
 
 def _holds_file_system(head: bytes) -> bool:
@@ -116,9 +139,7 @@ def _make() -> None:
 def _has_grown(head: bytes) -> bool:
     """Whether the volume is larger than its file system, by more than a block group may leave."""
     blocks, scale = _number(head, "<I", _EXT_BLOCKS_AT), _number(head, "<I", _EXT_BLOCK_SIZE_AT)
-    with open(_SECTORS, "rb", buffering=0) as opened:  # noqa: PTH123
-        sectors = int(opened.read(32))
-    return sectors * 512 - blocks * (1024 << scale) > 1024 * 1024
+    return _size() - blocks * (1024 << scale) > 1024 * 1024
 
 
 def _run(program: str, *words: str, accepted: tuple[int, ...] = (0,)) -> None:

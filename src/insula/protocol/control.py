@@ -134,21 +134,27 @@ class Seeded:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a qube is: its QubesDB as the daemon writes it at start (in-qube.md section 1.3)."""
+    """Who a qube is: its QubesDB as the daemon writes it at start (in-qube.md section 1.3).
+
+    sizes: bytes of its volumes, by name, as a clone's kernel will find them once it looked.
+    """
 
     qubesdb: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        return frame(ControlType.IDENTITY, json.dumps({"qubesdb": self.qubesdb}).encode("ascii"))
+        fields = {"qubesdb": self.qubesdb, "sizes": self.sizes}
+        return frame(ControlType.IDENTITY, json.dumps(fields).encode("ascii"))
 
     @classmethod
     def decode(cls, body: bytes) -> "Identity":
         try:
             loaded: Any = json.loads(body)
             qubesdb = {str(key): str(value) for key, value in loaded["qubesdb"].items()}
+            sizes = {str(key): int(value) for key, value in loaded.get("sizes", {}).items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ProtocolError(f"identity is not as expected: {error}") from None
-        return cls(qubesdb)
+        return cls(qubesdb, sizes)
 
 
 @dataclass(frozen=True, slots=True)

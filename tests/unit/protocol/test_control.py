@@ -45,9 +45,14 @@ def test_a_seed_of_another_size_is_not_sent() -> None:
         Seed(0, b"short").encode()
 
 
-@given(st.dictionaries(st.text(max_size=20), st.text(max_size=20), max_size=10))
-def test_identity_comes_back(qubesdb: dict[str, str]) -> None:
-    assert Identity.decode(body_of(Identity(qubesdb).encode())).qubesdb == qubesdb
+@given(
+    st.dictionaries(st.text(max_size=20), st.text(max_size=20), max_size=10),
+    st.dictionaries(st.text(max_size=20), st.integers(0, 2**63), max_size=3),
+)
+def test_identity_comes_back(qubesdb: dict[str, str], sizes: dict[str, int]) -> None:
+    who = Identity(qubesdb, sizes)
+    assert Identity.decode(body_of(who.encode())) == who
+    assert Identity.decode(b'{"qubesdb": {"/name": "work"}}').sizes == {}
 
 
 @given(st.binary(max_size=100))

@@ -1,6 +1,7 @@
 """Run alone: one operation on a file system that fills up, and what came of it as JSON."""
 
 import asyncio
+import errno
 import json
 import os
 import sys
@@ -37,6 +38,11 @@ async def main(home: Path, what: str) -> None:
                 image = home.parent.parent / "image.raw"
                 image.write_bytes(os.urandom(2 << 20))
                 await storage.import_image(private, image, "raw")
+            case "stream":
+                path = await storage.begin_import(private, 512 << 10)
+                _fill(home)
+                result["error"] = _failure(path)
+                await storage.prune(private)
             case "merge":
                 for _ in range(2):
                     private = await _written(storage, private)
@@ -67,6 +73,16 @@ async def _written(storage: Storage, volume: Volume) -> Volume:
     disks = await storage.attach([Plan(volume=volume)])
     close(disks)
     return await storage.commit(volume)
+
+
+def _failure(path: Path) -> str | None:
+    """What keeps somebody from writing a file."""
+    try:
+        with path.open("r+b", buffering=0) as file:
+            file.write(os.urandom(512 << 10))
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+    return None
 
 
 def _fill(home: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from insula.daemon.model.volume import Volume
+from insula.daemon.model.volume import Revision, Volume
 from insula.daemon.storage import merging, upkeep
 from insula.daemon.storage.attaching import attach, close
 from insula.daemon.storage.places import Places
@@ -40,6 +40,27 @@ def _clone(places: Places, volume: Volume) -> Volume:
     return upkeep.clone(places, _other(volume), volume)
 
 
+def _stream(places: Places, volume: Volume) -> Volume:
+    """What another process writes comes to be the volume's content."""
+    content = (places.home / "image.raw").read_bytes()
+    path = upkeep.begin_import(places, volume, len(content))
+    with path.open("r+b") as file:
+        file.write(content)
+    return upkeep.end_import(places, volume, len(content))
+
+
+def _abandoned(places: Places, volume: Volume) -> Volume:
+    """An import that is begun and never ended."""
+    with upkeep.begin_import(places, volume, 1 << 20).open("r+b") as file:
+        file.write(b"half")
+    return volume
+
+
+def _revert(places: Places, volume: Volume) -> Volume:
+    former = Revision(1, 0, volume.layers[:1])
+    return upkeep.revert(places, replace(volume, revisions=(former,)), former.number)
+
+
 def _merge(places: Places, volume: Volume) -> Volume:
     return merging.merge(places, volume, 1)
 
@@ -59,6 +80,10 @@ CHANGES: dict[str, tuple[Change, bool, str]] = {
     "start again, larger": (_resume, True, "read -P 4 0 1M"),
     "commit": (upkeep.commit, True, "read -P 4 0 1M"),
     "import": (_import, False, "read -P 8 0 1M"),
+    "stream": (_stream, False, "read -P 8 0 1M"),
+    "abandoned": (_abandoned, False, "read -P 3 0 1M"),
+    "clear": (upkeep.clear, False, "read -P 0 0 1M"),
+    "revert": (_revert, False, "read -P 1 0 1M"),
     "clone": (_clone, False, "read -P 3 0 1M"),
     "merge": (_merge, False, "read -P 3 0 1M"),
     "prune": (_prune, True, "read -P 4 0 1M"),
@@ -143,6 +168,12 @@ def test_full_disk_is_named_with_what_is_free_and_what_is_needed(tmp_path: Path)
 def test_full_disk_leaves_the_volume_as_it_was(tmp_path: Path, what: str) -> None:
     told = _on_full_disk(tmp_path, what)
     assert told["error"] == "NoSpaceError"
+    assert told["left"] == []
+
+
+def test_an_import_that_finds_no_space_leaves_nothing(tmp_path: Path) -> None:
+    told = _on_full_disk(tmp_path, "stream")
+    assert told["error"] == "ENOSPC"
     assert told["left"] == []
 
 

@@ -27,7 +27,7 @@ from insula.daemon.rpc.calls import Calls
 from insula.daemon.rpc.ports import PortPool
 from insula.daemon.storage.plan import Plan
 from insula.daemon.storage.volumes import Storage, close
-from insula.protocol.control import AgentState
+from insula.protocol.control import AgentState, Identity
 
 CLONE_TIMEOUT = 60.0  # seconds until the agent of a clone answers, on a busy host
 READOPT_TIMEOUT = 10.0
@@ -62,6 +62,12 @@ class Order:
     golden: Golden | None = None
     group: str | None = None
     code_cache: int = CODE_CACHE
+
+    @property
+    def identity(self) -> Identity:
+        """What the machine's agent is told."""
+        sizes = {plan.volume.name: plan.volume.size for plan in self.volumes if plan.volume.rw}
+        return Identity(self.qubesdb, sizes)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -161,9 +167,9 @@ async def _wake(order: Order, machine: Machine, link: AgentLink, phases: Phases)
     if order.golden is None:
         await link.connect(BOOT_TIMEOUT)
         phases.over("boot")
-        await link.identify(order.qubesdb, max(order.timeout, BOOT_TIMEOUT))
+        await link.identify(order.identity, max(order.timeout, BOOT_TIMEOUT))
     else:
-        opening = introduction(order.qubesdb)
+        opening = introduction(order.identity)
         await machine.resume()
         hello = await link.connect(CLONE_TIMEOUT, opening)
         phases.over("hello")

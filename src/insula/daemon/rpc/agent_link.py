@@ -149,13 +149,13 @@ class AgentLink:
             raise AgentError(f"{self._qube}: its agent does not read")
         self._writer.write(encoded)
 
-    async def identify(self, qubesdb: dict[str, str], deadline: float) -> None:
+    async def identify(self, identity: control.Identity, deadline: float) -> None:
         """Seed, set the clock and tell the qube who it is; returns when it is ready.
 
         Raises:
             AgentError: the agent failed, with its reason, or did not finish in time.
         """
-        self.send(introduction(qubesdb))
+        self.send(introduction(identity))
         await self.become_ready(deadline)
 
     async def become_ready(self, deadline: float) -> None:
@@ -210,10 +210,10 @@ class AgentLink:
         self._end()
 
 
-def introduction(qubesdb: dict[str, str]) -> bytes:
+def introduction(identity: control.Identity) -> bytes:
     """Fresh randomness, the time and who it is, for an agent."""
     seed = control.Seed(time.time_ns(), os.urandom(control.SEED_SIZE))
-    return seed.encode() + control.Identity(qubesdb).encode()
+    return seed.encode() + identity.encode()
 
 
 def _future() -> "asyncio.Future[Any]":
