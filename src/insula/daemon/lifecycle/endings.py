@@ -85,6 +85,7 @@ class Endings:
         if spawned:
             self._world.events.tell(qube, "domain-stopped")
         qube.xid, qube.started = -1, None
+        self._world.untrusted_written.pop(qube.uuid, None)
         qube.power = PowerState.HALTED
         if spawned:
             tell_state_resets(self._world, qube)

@@ -42,6 +42,7 @@ class World:
 
     run: the instance's sockets.
     running: qubes whose machines run. xid: the highest domain number that was given.
+    untrusted_written: what running qubes wrote to their QubesDB.
     """
 
     system: System
@@ -55,6 +56,7 @@ class World:
     run: Path
     running: dict[UUID, RunningQube] = field(default_factory=dict)
     xid: int = 0
+    untrusted_written: dict[UUID, dict[str, str]] = field(default_factory=dict)
     _editing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _locks: WeakValueDictionary[UUID, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
