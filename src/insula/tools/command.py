@@ -105,7 +105,46 @@ class Parser(argparse.ArgumentParser):
             wanted = (*self._commands.choices, "-h", "--help", "--version")
             if not words[at:] or words[at] not in wanted:
                 words.insert(at, self._default_command)
-        return self.parse_intermixed_args(words) if self.intermixed else self.parse_args(words)
+        return self._parse_mixed(words) if self.intermixed else self.parse_args(words)
+
+    def _parse_mixed(self, words: Sequence[str]) -> argparse.Namespace:
+        """First the options, wherever they stand before --, then the values.
+
+        argparse's own parse_intermixed_args takes what follows -- for options, too.
+        """
+        end = words.index("--") if "--" in words else len(words)
+        values = [one for one in self._actions if not one.option_strings]
+        # What is set aside is put back; the texts of errors show the whole usage.
+        aside = [(one, one.nargs, one.default) for one in values]
+        usage, self.usage = self.usage, self.format_usage().removeprefix("usage: ").rstrip("\n")
+        try:
+            for one in values:
+                one.nargs = one.default = argparse.SUPPRESS
+            found, given = self.parse_known_args(words[:end])
+        finally:
+            self.usage = usage
+            for one, nargs, default in aside:
+                one.nargs, one.default = nargs, default
+        unknown = [word for word in given if self._looks_like_an_option(word)]
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        given += words[end + 1 :]
+        # Options that have to be there have been looked for.
+        wanted: list[argparse.Action | argparse._MutuallyExclusiveGroup] = [
+            one for one in self._mutually_exclusive_groups if one.required
+        ]
+        wanted += [one for one in self._actions if one.option_strings and one.required]
+        try:
+            for one_wanted in wanted:
+                one_wanted.required = False
+            return self.parse_args(["--", *given] if given else [], found)
+        finally:
+            for one_wanted in wanted:
+                one_wanted.required = True
+
+    def _looks_like_an_option(self, word: str) -> bool:
+        is_number = self._negative_number_matcher.match(word) is not None
+        return word[:1] in self.prefix_chars and len(word) > 1 and " " not in word and not is_number
 
     def _first_word(self, words: Sequence[str]) -> int:
         """Where the options that all sub-commands share end."""

@@ -76,7 +76,7 @@ def _add_kind(parser: argparse.ArgumentParser) -> None:
         help="class StandaloneVM; with a template a copy of it without its private volume",
     )  # fmt: skip
     kind.add_argument(
-        "--disp", dest="klass", action="store_const", const="DispVM",
+        "--disp", action="store_true",
         help=f"class DispVM, label {_DISPOSABLE_LABEL} unless given",
     )  # fmt: skip
 
@@ -86,8 +86,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.help_classes:
         print("\n".join(app.classes()))
         return 0
-    arguments.klass = arguments.klass or _DEFAULT_CLASS
-    if arguments.label is None and arguments.klass == "DispVM":
+    arguments.klass = arguments.klass or ("DispVM" if arguments.disp else _DEFAULT_CLASS)
+    if arguments.label is None and arguments.disp:
         arguments.label = _DISPOSABLE_LABEL
     properties = pairs(arguments.property, "NAME=VALUE")
     pools = chosen_pools(arguments)

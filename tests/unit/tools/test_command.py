@@ -188,6 +188,31 @@ def test_a_sub_command_can_be_the_default(words: list[str], command: str, qubes:
     assert (found.command, found.qubes) == (command, qubes)
 
 
+@pytest.mark.parametrize(
+    ("words", "values", "options"),
+    [
+        (["a", "--need", "x", "b"], ["a", "b"], "x"),
+        (["--need=x", "--", "a", "--need"], ["a", "--need"], "x"),
+        (["a", "--ne", "x", "-1", "--", "-q", "--"], ["a", "-1", "-q", "--"], "x"),
+        (["--need", "x"], [], "x"),
+        (["a"], None, None), (["a", "--need", "x", "--none"], None, None), ([], None, None),
+    ],
+)  # fmt: skip
+def test_options_stand_anywhere_before_two_dashes(
+    words: list[str], values: list[str] | None, options: str | None
+) -> None:
+    parser = Parser("qvm-x", "Do.")
+    parser.add_argument("values", nargs="*")
+    parser.add_argument("--need", required=True)
+    if values is None:
+        with pytest.raises(SystemExit):
+            parser.parse(words)
+        return
+    found = parser.parse(words)
+    assert (found.values, found.need, found.quiet) == (values, options, 0)
+    assert parser.parse(words).need == options
+
+
 def test_help_ends_in_a_usage_line_for_each_sub_command() -> None:
     lines = parser_with_commands().format_help().splitlines()
     assert [line for line in lines if line.startswith("usage: ")] == [

@@ -46,6 +46,7 @@ def test_what_is_asked_for(
         (["new", "-l", "red", "-p", "root=a", "-P", "b"], "-P"),
         (["new", "-l", "red", "--prop", "memory"], "NAME=VALUE"),
         (["new", "-l", "red", "--disp", "--standalone"], "not allowed"),
+        (["new", "-C", "DispVM"], "give a label"),
         (["new", "-l", "red", "-r", "/etc/passwd"], "its template's"),
         (["new", "--disp", "-R", "/etc/passwd"], "its template's"),
         (["new", "-l", "red", "--standalone", "-r", "/no/image"], "/no/image"),
