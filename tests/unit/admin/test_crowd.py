@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,21 @@ async def _quiet(descriptors: int, tasks: int) -> None:
             await asyncio.sleep(0.005)
 
 
+async def _connected(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect; asyncio takes a listener whose queue is full for one that has accepted."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.setblocking(False)
+    while True:
+        try:
+            connection.connect(str(path))
+        except BlockingIOError:
+            await asyncio.sleep(0)
+        else:
+            return await asyncio.open_unix_connection(sock=connection)
+
+
 async def _whole(path: Path, request: bytes) -> bytes:
-    reader, writer = await asyncio.open_unix_connection(path)
+    reader, writer = await _connected(path)
     writer.write(request)
     writer.write_eof()
     answer = await reader.read()
@@ -41,7 +55,7 @@ async def _whole(path: Path, request: bytes) -> bytes:
 
 async def _half(path: Path, request: bytes, length: int) -> bytes:
     """Send a part of a request and be gone."""
-    _, writer = await asyncio.open_unix_connection(path)
+    _, writer = await _connected(path)
     writer.write(request[:length])
     writer.close()
     return b""
@@ -49,7 +63,7 @@ async def _half(path: Path, request: bytes, length: int) -> bytes:
 
 async def _gone(path: Path, request: bytes, length: int) -> bytes:
     """Be gone when the answer has begun."""
-    reader, writer = await asyncio.open_unix_connection(path)
+    reader, writer = await _connected(path)
     writer.write(request)
     writer.write_eof()
     await reader.read(length)
@@ -108,7 +122,7 @@ async def test_five_hundred_callers_that_say_nothing_are_let_go_of(
     silent = []
     for number in range(CALLERS):
         name = list(SOCKETS)[number % len(SOCKETS)]
-        silent.append(await asyncio.open_unix_connection(instance.run / name))
+        silent.append(await _connected(instance.run / name))
         silent[-1][1].write(REQUESTS[name][: number % 20])
     async with asyncio.timeout(TIMEOUT):
         ends = await asyncio.gather(*(reader.read() for reader, _ in silent))

@@ -70,7 +70,7 @@ class AdminServer:
             log.info("request not served", extra={"why": repr(error)})
         finally:
             self._serving.discard(task)
-            writer.transport.abort()
+            _abort(writer)
 
     async def _serve(
         self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -97,6 +97,13 @@ class AdminServer:
             log.info("refused", extra={"method": request.method, "why": str(error)})
         else:
             await STREAMS[request.method](call, writer)
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    """Let go of a connection that is still there, whatever it has yet to be sent."""
+    # One whose last bytes went out while it was closing has lost its loop, and cannot be aborted.
+    if writer.get_extra_info("socket").fileno() != -1:
+        writer.transport.abort()
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:
