@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insula.daemon.model import addresses
+from insula.daemon.model.assignments import Assignment
 from insula.daemon.model.changes import set_property, users_of
 from insula.daemon.model.edit import Edit
 from insula.daemon.model.errors import (
@@ -19,6 +20,7 @@ from insula.daemon.model.errors import (
     QubeNotFoundError,
     ValueRefusedError,
 )
+from insula.daemon.model.properties.defaults import given_kernelopts
 from insula.daemon.model.properties.definition import Access
 from insula.daemon.model.properties.parsing import check_kind
 from insula.daemon.model.properties.qubes import BY_CLASS, value_of
@@ -205,6 +207,20 @@ def test_boot_modes(system: System, template: Qube, work: Qube) -> None:
     assert value_of(system, work, "bootmode") == "safe"
     work.features["boot-mode.active"] = "default"
     assert value_of(system, work, "bootmode") == "default"
+
+
+def test_kernel_options_follow_from_what_boots(system: System, template: Qube, work: Qube) -> None:
+    assert value_of(system, work, "kernelopts") == ""
+    template.properties["kernel"] = "6.1"
+    assert value_of(system, work, "kernelopts") == "swiotlb=2048"
+    assert given_kernelopts(system, work) is None
+    template.properties["kernelopts"] = ""
+    assert value_of(system, work, "kernelopts") == given_kernelopts(system, work) == ""
+    work.assignments = (Assignment(devclass="pci", backend=None, port="00_1", mode="required"),)
+    template.properties["kernelopts"] = "a=b"
+    assert value_of(system, work, "kernelopts") == ""
+    system.dom0.features["suspend-s0ix"] = "1"
+    assert value_of(system, work, "kernelopts") == "qubes_exp_pm_use_suspend=1"
 
 
 def test_keyboards_follow_chains_of_gui_qubes_and_no_loops(system: System, work: Qube) -> None:

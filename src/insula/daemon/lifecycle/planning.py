@@ -11,6 +11,7 @@ from insula.daemon.lifecycle.running import CODE_CACHE, SMALL_CODE_CACHE, Order
 from insula.daemon.lifecycle.world import World, machine_uid
 from insula.daemon.model.errors import QubeStateError, RefusedError
 from insula.daemon.model.layout import DISPOSABLE_VOLATILE_SIZE, source_of
+from insula.daemon.model.properties.defaults import given_kernelopts
 from insula.daemon.model.properties.qubes import value_of
 from insula.daemon.model.qube import Qube, QubeClass
 from insula.daemon.model.volume import PRIVATE_SIZE, Volume
@@ -83,7 +84,7 @@ def _kernel(world: World, qube: Qube) -> Kernel:
     options = kernel_options(gui=shows_windows(world.system, qube))
     mode = value_of(world.system, qube, "bootmode")
     more = [
-        str(value_of(world.system, qube, "kernelopts") or ""),
+        given_kernelopts(world.system, qube) or "",
         world.system.feature(qube, f"boot-mode.kernelopts.{mode}", "") or "",
     ]
     return Kernel(image=image, initrd=initrd, options=" ".join(filter(None, (options, *more))))

@@ -11,6 +11,8 @@ LAYOUT = "us++"
 _DEFAULT_MAXMEM = 4000  # MiB
 _START_MODE = "snapshot"
 _LONGEST_CHAIN = 64
+_KERNELOPTS = "swiotlb=2048"
+_SUSPEND_IDLE = "qubes_exp_pm_use_suspend=1"
 
 
 def system_value(name: str, fallback: Value = None) -> Compute:
@@ -41,7 +43,31 @@ def from_template(name: str, otherwise: Compute) -> Compute:
     return compute
 
 
+_DEFAULT_KERNEL = from_template("kernel", system_value("default_kernel", ""))
 _VIRT_MODE = from_template("virt_mode", constant("pvh"))
+
+
+def _kernel(system: System, qube: Qube) -> Value:
+    own = qube.properties.get("kernel")
+    return _DEFAULT_KERNEL(system, qube) if own is None else own
+
+
+def given_kernelopts(system: System, qube: Qube) -> str | None:
+    """What somebody wants on the kernel's command line, for the qube or its template."""
+    for one in (qube, *system.templates_of(qube)):
+        if "kernelopts" in one.properties:
+            return str(one.properties["kernelopts"])
+    return None
+
+
+def kernelopts(system: System, qube: Qube) -> str:
+    """What Qubes has; of words that nobody asked for, machines of ours get none."""
+    if not _kernel(system, qube):
+        return ""
+    if has_pci(qube):
+        return _SUSPEND_IDLE if system.dom0.features.get("suspend-s0ix") else ""
+    given = given_kernelopts(system, qube)
+    return _KERNELOPTS if given is None else given
 
 
 def has_pci(qube: Qube) -> bool:

@@ -215,7 +215,7 @@ _COMMON = (
         name="kernelopts",
         kind="str",
         help="Further words of the kernel's command line.",
-        default=defaults.from_template("kernelopts", defaults.constant("")),
+        default=defaults.kernelopts,
         parse=parsing.string_of(longest=512),
     ),
     Property(
