@@ -413,3 +413,22 @@ async def test_a_new_standalone_lies_wholly_in_its_pool(instance: Instance, tmp_
     alone = instance.system.named("alone")
     assert alone.klass is QubeClass.STANDALONE
     assert {volume.pool for volume in alone.volumes.values()} == {"big"}
+
+
+async def test_the_one_revision_of_a_file_pool_is_the_old_one(
+    instance: Instance, tmp_path: Path
+) -> None:
+    text = f"name=one\ndir_path={tmp_path / 'one'}\n".encode()
+    await instance.ok("admin.pool.Add", "dom0", "file", text)
+    await instance.ok("admin.vm.CreateInPool.AppVM", "dom0", TEMPLATE,
+                      b"name=play label=red pool=one")  # fmt: skip
+    play = instance.system.named("play")
+    for _ in range(3):
+        await instance.power.start(play)
+        await instance.power.kill(play)
+    assert await instance.ok("admin.vm.volume.ListSnapshots", "play", "private") == "old\n"
+    before = play.volumes["private"].layers
+    await instance.ok("admin.vm.volume.Revert", "play", "private", b"old\n")
+    assert play.volumes["private"].layers == before[:-1]
+    setting = "admin.vm.volume.Set.revisions_to_keep"
+    assert await instance.refused(setting, "play", "private", b"2") == "QubesValueError"

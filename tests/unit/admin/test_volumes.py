@@ -7,6 +7,7 @@ import pytest
 
 from insula.daemon.engine.memory.engine import MemoryMachine
 from insula.daemon.model.qube import Qube, QubeClass
+from insula.daemon.model.volume import Volume
 from insula.daemon.rpc.services import Outcome
 from insula.protocol.admin import Refusal, parse_pairs
 from tests.serving import TEMPLATE, Instance
@@ -334,7 +335,9 @@ async def test_a_volume_without_snapshots_is_its_qubes_alone(instance: Instance)
     assert await instance.refused("admin.vm.Start", "late") == "QubesVMError"
     await instance.power.kill(mould)
     await instance.ok("admin.vm.Start", "late")
+    assert await instance.refused("admin.vm.Start", "mould") == "QubesVMNotHaltedError"
     await instance.power.kill(instance.system.named("late"))
+    await instance.ok("admin.vm.Start", "mould")
 
 
 async def test_a_template_in_place_minds_no_running_qubes(instance: Instance) -> None:
@@ -345,6 +348,28 @@ async def test_a_template_in_place_minds_no_running_qubes(instance: Instance) ->
     assert await instance.refused(*setting, b"2") == "QubesVMNotHaltedError"
     await instance.qube("play")
     assert await instance.refused("admin.vm.Start", "play") == "QubesVMError"
+
+
+async def test_a_source_that_gets_a_new_state_meanwhile_is_cloned_in_that(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = instance.system.named("work")
+    await _written(instance, work)
+    await instance.qube("play")
+    token = await instance.ok("admin.vm.volume.CloneFrom", "work", "private")
+    clone, states = instance.world.storage.clone, []
+
+    async def meanwhile(source: Volume, target: Volume) -> Volume:
+        states.append(source)
+        if len(states) == 1:
+            await instance.ok("admin.vm.volume.Set.revisions_to_keep", "work", "private", b"0")
+            await instance.ok("admin.vm.volume.Clear", "work", "private")
+        return await clone(source, target)
+
+    monkeypatch.setattr(instance.world.storage, "clone", meanwhile)
+    await instance.ok("admin.vm.volume.CloneTo", "play", "private", token.encode())
+    assert len(states) == 2
+    assert instance.system.named("play").volumes["private"].layers == ()
 
 
 async def test_a_kernel_is_no_volume_to_change(instance: Instance) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from insula.daemon.lifecycle.running import (
     take_over,
 )
 from insula.daemon.lifecycle.snapshots import Snapshots
-from insula.daemon.lifecycle.vetoes import check_shutdown, check_start
+from insula.daemon.lifecycle.vetoes import check_in_place, check_shutdown, check_start
 from insula.daemon.lifecycle.waiting import through
 from insula.daemon.lifecycle.world import World
 from insula.daemon.model.errors import (
@@ -58,7 +59,10 @@ class Power:
         self._going_down = False
         self._closed = False
         # What a qube has to pass before it is started.
-        self.start_checks: list[Callable[[Qube], None]] = [check_start]
+        self.start_checks: list[Callable[[Qube], None]] = [
+            check_start,
+            partial(check_in_place, world.system),
+        ]
 
     async def start(self, qube: Qube) -> None:
         """Start a qube; nothing happens when it is not halted. Who asks meanwhile shares the end.

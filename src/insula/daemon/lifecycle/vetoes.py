@@ -1,9 +1,9 @@
 """What keeps a qube from starting or from ending (admin-api.md sections 8.2 and 8.3)."""
 
-from insula.daemon.model.errors import QubeInUseError, QubeStateError
+from insula.daemon.model.errors import NotHaltedError, QubeInUseError, QubeStateError
 from insula.daemon.model.properties.network import netvm
 from insula.daemon.model.properties.qubes import value_of
-from insula.daemon.model.qube import Qube
+from insula.daemon.model.qube import Qube, QubeClass
 from insula.daemon.model.system import System
 
 _RESTORED = "backup-restore-in-progress"
@@ -19,6 +19,19 @@ def check_start(qube: Qube) -> None:
         error = QubeStateError(f"Qube {qube.name} is being restored from a backup")
         error.hint = f"If no restore is going on: qvm-tags {qube.name} del {_RESTORED}"
         raise error
+
+
+def check_in_place(system: System, qube: Qube) -> None:
+    """Refuse to start a disposable template that would change volumes under its disposables.
+
+    Raises:
+        NotHaltedError: one of them runs.
+    """
+    if qube.klass is not QubeClass.APP or not any(one.in_place for one in qube.volumes.values()):
+        return
+    for disposable in system.made_from(qube):
+        if not disposable.halted:
+            raise NotHaltedError(disposable.name, f"runs from a volume of {qube.name}")
 
 
 def check_shutdown(system: System, qube: Qube) -> None:

@@ -27,7 +27,7 @@ from insula.daemon.model.pool_options import check_revisions
 from insula.daemon.model.qube import PowerState, Qube, QubeClass
 from insula.daemon.model.volume import IN_PLACE, Volume
 from insula.daemon.rpc.services import call_service
-from insula.daemon.storage.errors import DriverRefusedError
+from insula.daemon.storage.errors import DriverRefusedError, MissingFileError
 from insula.daemon.storage.volumes import sized
 from insula.protocol.errors import ReportableError
 
@@ -35,6 +35,7 @@ RESIZE_SERVICE = "qubes.ResizeDisk"
 _TOKEN = string.ascii_letters + string.digits
 _TOKEN_LENGTH = 32
 _MOST_TOKENS = 1024
+_CLONE_TRIES = 3
 _IMPORT_ABANDONED = 300.0  # seconds without a byte after which another import may begin
 _STANDALONE_MODE = "boot-mode.standalone-default"
 
@@ -145,15 +146,26 @@ class Volumes:
             raise RefusedSilentlyError("no such token")
         async with self._volume(qube, name) as volume:
             _require_saved_kind(qube, volume)
-            original = origin.volumes[named.volume]
-            if original.in_place and not origin.halted:
-                raise DriverRefusedError(
-                    f"Volume {named.volume} of {origin.name} cannot be cloned while it is in use"
-                )
-            cloned = await self._world.storage.clone(self._state(origin, original), volume)
+            cloned = await self._cloned(origin, named.volume, volume)
             source = self.vid(origin, named.volume)
             await self._replace(qube, cloned)
             self._world.events.tell(qube, "domain-import-volume", name=name, source=source)
+
+    async def _cloned(self, origin: Qube, name: str, volume: Volume) -> Volume:
+        """A volume in the state of another, which may get a new one meanwhile."""
+        for _ in range(_CLONE_TRIES):
+            original = origin.volumes[name]
+            if original.in_place and not origin.halted:
+                raise DriverRefusedError(
+                    f"Volume {name} of {origin.name} cannot be cloned while it is in use"
+                )
+            state = self._state(origin, original)
+            try:
+                return await self._world.storage.clone(state, volume)
+            except MissingFileError:
+                if self._state(origin, origin.volumes[name]) == state:
+                    raise
+        raise DriverRefusedError(f"Volume {name} of {origin.name} changes all the time")
 
     async def begin_import(self, qube: Qube, name: str, size: int | None) -> tuple[int, Path]:
         """How many bytes are to be written where, to become a volume's content.

@@ -9,6 +9,7 @@ KERNEL_POOL = "linux-kernel"
 KERNEL_DRIVER = "linux-kernel"
 UNLIMITED_REVISIONS = 1 << 16  # more than anybody keeps; a record stays small
 
+_ONLY_REVISION = "old"
 POOL_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 
 
@@ -61,6 +62,10 @@ class Pool:
     def built_in(self) -> bool:
         """Whether every instance has it."""
         return self.directory is None
+
+    def revision_name(self, number: int) -> str:
+        """What a former state is called (admin-api.md section 9.3)."""
+        return _ONLY_REVISION if DRIVERS[self.driver].most_revisions == 1 else str(number)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

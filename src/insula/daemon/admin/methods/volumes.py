@@ -65,16 +65,23 @@ async def _usage(call: Call, volume: Volume) -> int:
 async def list_snapshots(call: Call) -> str:
     if call.argument == _KERNEL and call.destination.volumes:
         return ""
-    return "".join(f"{revision.number}\n" for revision in _volume(call).revisions)
+    return "".join(f"{name}\n" for name in _revisions(call, _volume(call)))
+
+
+def _revisions(call: Call, volume: Volume) -> dict[str, int]:
+    """Numbers of the revisions that are kept, oldest first, by what they are called."""
+    pool = call.api.world.system.pools[volume.pool]
+    return {pool.revision_name(one.number): one.number for one in volume.revisions}
 
 
 async def revert(call: Call) -> str:
     if call.argument == _KERNEL:
         raise RefusedSilentlyError("a kernel has no revisions")
     volume, revision = _volume(call), call.payload_text().strip()
-    if revision not in {str(one.number) for one in volume.revisions}:
+    number = _revisions(call, volume).get(revision)
+    if number is None:
         raise RefusedSilentlyError(f"no revision {revision!r}")
-    await call.api.volumes.revert(call.destination, volume.name, int(revision))
+    await call.api.volumes.revert(call.destination, volume.name, number)
     return ""
 
 
