@@ -9,6 +9,8 @@ import pytest
 from tests.vm.instance import Instance
 
 MIB = 1 << 20
+BOOT_TIMEOUT = 300.0
+_ROOT_SIZE = "df -BM --output=size / | tail -1"
 
 
 @pytest.fixture
@@ -67,6 +69,19 @@ def test_a_private_volume_goes_back_to_its_last_state(instance: Instance, app: s
     refused = instance.command("qvm-volume", "revert", f"{app}:private")
     assert refused.returncode == 1
     instance.say("qvm-shutdown", "--wait", app)
+
+
+def test_a_root_grows_at_the_next_start_and_while_its_qube_runs(instance: Instance) -> None:
+    instance.say("qvm-clone", "--class", "StandaloneVM", "debian-12", "alone")
+    try:
+        instance.say("qvm-volume", "resize", "alone:root", "12GiB")
+        said = instance.say("qvm-run", "-p", "alone", _ROOT_SIZE, timeout=BOOT_TIMEOUT)
+        assert int(said.strip("M\n ")) > 11_000
+        instance.say("qvm-volume", "resize", "alone:root", "14GiB")
+        assert int(_run(instance, "alone", _ROOT_SIZE).strip("M\n ")) > 13_000
+    finally:
+        instance.command("qvm-kill", "alone")
+        instance.remove("alone")
 
 
 def test_a_file_system_is_imported(instance: Instance, app: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from insula.guest import bind_dirs, private
+from insula.guest import bind_dirs, private, root
 from insula.guest.folders import names_in
 from insula.guest.parking import MACHINE_ID, Parked
 from insula.guest.scripts import Scripts
@@ -43,6 +43,8 @@ def become(who: Identity, parked: Parked | None, let_others_run: Callable[[], No
     persistence = qubesdb.get("/qubes-vm-persistence", "rw-only")
     _markers(qubesdb, persistence)
     _new_ids(parked, persistence)
+    if parked is None:
+        root.grow(report)
     private.set_up(journal=persistence != "none", size=who.sizes.get("private", 0))
     if persistence != "full":
         bind_dirs.apply(report)

@@ -138,8 +138,13 @@ def _make() -> None:
 
 def _has_grown(head: bytes) -> bool:
     """Whether the volume is larger than its file system, by more than a block group may leave."""
+    return _size() - file_system_size(head) > 1024 * 1024
+
+
+def file_system_size(head: bytes) -> int:
+    """Bytes that an ext4 file system takes, by the beginning of its device."""
     blocks, scale = _number(head, "<I", _EXT_BLOCKS_AT), _number(head, "<I", _EXT_BLOCK_SIZE_AT)
-    return _size() - blocks * (1024 << scale) > 1024 * 1024
+    return blocks * (1024 << scale)
 
 
 def _run(program: str, *words: str, accepted: tuple[int, ...] = (0,)) -> None:
