@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from insula.daemon.model.errors import RefusedSilentlyError
 from insula.daemon.model.pool_options import parse_pool
 from insula.daemon.model.qube import QubeClass
+from insula.daemon.store.store import StoreError
 from insula.protocol.admin import parse_pairs
 from insula.protocol.errors import ReportableError
 from tests.serving import TEMPLATE, Instance, serving
@@ -432,3 +433,25 @@ async def test_the_one_revision_of_a_file_pool_is_the_old_one(
     assert play.volumes["private"].layers == before[:-1]
     setting = "admin.vm.volume.Set.revisions_to_keep"
     assert await instance.refused(setting, "play", "private", b"2") == "QubesValueError"
+
+
+async def test_a_pool_that_cannot_be_kept_leaves_its_directory(
+    instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "big"
+
+    async def full(*_changes: object) -> None:
+        raise StoreError("no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(instance.world.store, "write", full)
+        text = f"name=big\ndir_path={place}\n".encode()
+        assert await instance.refused("admin.pool.Add", "dom0", "file", text) == REFUSED
+    assert [*place.iterdir()] == []
+    assert "pool-add" not in instance.names()
+    await _add(instance, place)
+    mark = (place / "insula-pool").read_text()
+    assert await instance.refused("admin.pool.Add", "dom0", "file", text) is None
+    other = text.replace(b"name=big", b"name=other")
+    assert await instance.refused("admin.pool.Add", "dom0", "file", other) == DRIVER_REFUSED
+    assert (place / "insula-pool").read_text() == mark

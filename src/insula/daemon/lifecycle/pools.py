@@ -28,12 +28,17 @@ class Pools:
             ReportableError: its directory cannot be one, or it could not be kept.
         """
         world = self._world
-        async with world.editing() as edit:
-            if pool.name in edit.system.pools:
-                raise RefusedSilentlyError(f"there is a pool {pool.name!r}")
-            await world.storage.set_up(pool)
-            edit.touch_pools()[pool.name] = pool
-            edit.tell(None, "pool-add", pool=pool.name)
+        try:
+            async with world.editing() as edit:
+                if pool.name in edit.system.pools:
+                    raise RefusedSilentlyError(f"there is a pool {pool.name!r}")
+                await world.storage.set_up(pool)
+                edit.touch_pools()[pool.name] = pool
+                edit.tell(None, "pool-add", pool=pool.name)
+        except BaseException:
+            if world.system.pools.get(pool.name) is not pool:
+                await world.storage.leave(pool)
+            raise
         self._look_for_kernels(pool)
 
     async def remove(self, pool: Pool) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from insula.daemon.model.pools import Pool
 from insula.daemon.storage import files
 from insula.daemon.storage.errors import DriverRefusedError, told
-from insula.daemon.storage.places import KERNELS, MARK, VOLATILE, VOLUMES, Places
+from insula.daemon.storage.places import KERNELS, MARK, VOLATILE, VOLUMES, Places, read_mark
 
 _PROBE, _PROBE_LINK = ".insula-probe", ".insula-probe-link"
 _PROBE_SIZE = 64 << 20  # bytes, none of which may take space
@@ -50,8 +50,8 @@ def set_up(places: Places, pool: Pool) -> None:
 
 
 def leave(pool: Pool) -> None:
-    """A directory is no pool any more; what else lies in it is left."""
-    if pool.directory is None or pool.holds_kernels:
+    """A directory that was a pool is none any more; what else lies in it is left."""
+    if pool.directory is None or read_mark(Path(pool.directory)) != pool.mark:
         return
     with suppress(OSError), files.directory(Path(pool.directory)) as root:
         files.unlink(root, MARK)

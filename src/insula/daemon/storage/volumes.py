@@ -57,7 +57,8 @@ class Storage:
 
     async def leave(self, pool: Pool) -> None:
         """Let a pool be none; what else lies in its directory stays."""
-        self._places.pools.pop(pool.name, None)
+        if self._places.pools.get(pool.name) is pool:
+            del self._places.pools[pool.name]
         await asyncio.to_thread(pools.leave, pool)
 
     def directory(self, pool: Pool) -> Path:
