@@ -1,4 +1,4 @@
-"""Qubes and their properties as objects, over the Admin API.
+"""The system over the Admin API: its qubes, properties, labels and pools as objects.
 
     app = App()
     work = app.domains["work"]
@@ -6,306 +6,205 @@
     work.features["service.cups"] = "1"
 
 With cache=True one call fetches all properties of a qube, and its state is that of the first list:
-for programs that look at much and change nothing.
+for programs that look at much. What happens meanwhile is seen by a program that follows events(),
+which drop from the cache what is true no more, or after forget().
 """
 
-from collections.abc import Iterator, MutableMapping, MutableSet
-from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from insula.client import admin, errors
-from insula.protocol.admin import (
-    ADMIN_QUBE,
-    ListedQube,
-    PropertyAnswer,
-    parse_listed_qubes,
-    parse_pairs,
-    parse_property_answer,
-    parse_property_lines,
-)
-from insula.protocol.errors import ProtocolError
+from insula.client import admin
+from insula.client.domains import Domains
+from insula.client.features import Features, Tags
+from insula.client.holder import Holder, lines
+from insula.client.qube import Qube
+from insula.protocol.admin import ADMIN_QUBE
 
-_OWN = frozenset(("app", "name", "features", "tags", "domains", "cached"))
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
+    from insula.client.events import Statistics
+    from insula.client.labels import Labels
+    from insula.client.pools import Pools
+    from insula.client.typed import SystemProperties
+    from insula.protocol.admin import Event
+else:
+    SystemProperties = object
 
-class Holder:
-    """Something with properties: a qube, or the system. They are attributes, too."""
-
-    def __init__(self, app: "App", name: str, prefix: str) -> None:
-        self.app = app
-        self.name = name
-        self._prefix = prefix
-        self._cache: dict[str, PropertyAnswer] | None = None
-
-    def property_names(self) -> list[str]:
-        """The names of all properties, sorted."""
-        return sorted(_lines(self._call("List")))
-
-    def get(self, name: str) -> PropertyAnswer:
-        """A property as the daemon answers it.
-
-        Raises:
-            QubesNoSuchPropertyError: there is no such property.
-            QubesPropertyAccessError: it could not be read.
-        """
-        if self.app.cached:
-            found = self.get_all().get(name)
-            if found is None:
-                raise errors.QubesNoSuchPropertyError(f"{self.name} has no property {name!r}")
-            return found
-        try:
-            return parse_property_answer(self._call("Get", name))
-        except errors.QubesDaemonAccessError:
-            text = f"the property {name!r} of {self.name} could not be read"
-            raise errors.QubesPropertyAccessError(text) from None
-        except ProtocolError as error:
-            raise errors.QubesDaemonCommunicationError(str(error)) from None
-
-    def get_all(self) -> dict[str, PropertyAnswer]:
-        """All properties, as they are now, or as they were at the first call with a cache."""
-        if self._cache is not None:
-            return self._cache
-        try:
-            found = parse_property_lines(self._call("GetAll"))
-        except errors.QubesDaemonAccessError:
-            # GetAll may be forbidden where single properties are not.
-            found = {name: parse_property_answer(self._call("Get", name))
-                     for name in self.property_names()}  # fmt: skip
-        except ProtocolError as error:
-            raise errors.QubesDaemonCommunicationError(str(error)) from None
-        if self.app.cached:
-            self._cache = found
-        return found
-
-    def value(self, name: str) -> Any:
-        """A property as the value of its type: qubes as Qube, labels by name, none as None.
-
-        Raises:
-            AttributeError: there is no such property, or it has no value (numbers, booleans).
-        """
-        answer = self.get(name)
-        match answer:
-            case PropertyAnswer(type="bool" | "int", value=""):
-                raise AttributeError(f"{self.name}: {name} has no value")
-            case PropertyAnswer(type="bool"):
-                return answer.value == "True"
-            case PropertyAnswer(type="int"):
-                return int(answer.value)
-            case PropertyAnswer(type="vm"):
-                return self.app.domains.known(answer.value) if answer.value else None
-            case PropertyAnswer(type="label", value=""):
-                return None
-        return answer.value
-
-    def set(self, name: str, value: object) -> None:
-        """Set a property; None is none, and a qube or a label goes by its name."""
-        text = "" if value is None else str(value)
-        self._call("Set", name, text.encode())
-
-    def reset(self, name: str) -> None:
-        """Set a property back to its default."""
-        self._call("Reset", name)
-
-    def help(self, name: str) -> str:
-        """What a property means."""
-        return self._call("Help", name)
-
-    def _call(self, kind: str, argument: str = "", payload: bytes = b"") -> str:
-        method = f"{self._prefix}.property.{kind}"
-        return admin.call(self.name, method, argument, payload).decode()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return self.value(name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name in _OWN or name.startswith("_"):
-            object.__setattr__(self, name, value)
-        else:
-            self.set(name, value)
-
-    def __delattr__(self, name: str) -> None:
-        self.reset(name)
+__all__ = ["App", "Domains", "Features", "Holder", "Qube", "Tags"]
 
 
-class Qube(Holder):
-    """One qube, dom0 included."""
+class App(Holder, SystemProperties):
+    """The system: its properties, and its qubes as `domains`.
 
-    def __init__(self, app: "App", name: str, listed: ListedQube | None = None) -> None:
-        super().__init__(app, name, "admin.vm")
-        self._listed = listed
-        self.features = Features(self)
-        self.tags = Tags(self)
+    Every method raises DaemonNotRunningError when nobody listens, and QubesDaemonAccessError when
+    the daemon gives no answer.
+    """
 
-    @property
-    def klass(self) -> str:
-        """Its class, which never changes."""
-        return self._listing().klass
-
-    @property
-    def state(self) -> str:
-        """Its power state; NA when there is no answer."""
-        if self.app.cached:
-            return self._listing().state
-        try:
-            return self.current_state().get("power_state", "NA")
-        except errors.QubesDaemonAccessError:
-            return "NA"
-
-    def current_state(self) -> dict[str, str]:
-        """What admin.vm.CurrentState answers: mem, cputime and so on."""
-        return parse_pairs(self.call("admin.vm.CurrentState").decode(), " ")
-
-    def is_running(self) -> bool:
-        """Whether it is up in any way."""
-        return self.state not in ("Halted", "NA")
-
-    def call(self, method: str, argument: str = "", payload: bytes = b"") -> bytes:
-        """A call of the Admin API with this qube as its destination."""
-        return admin.call(self.name, method, argument, payload)
-
-    def volumes(self) -> list[str]:
-        """The names of its volumes."""
-        return _lines(self.call("admin.vm.volume.List").decode())
-
-    def volume(self, name: str) -> dict[str, str]:
-        """What admin.vm.volume.Info answers."""
-        return parse_pairs(self.call("admin.vm.volume.Info", name).decode())
-
-    def _listing(self) -> ListedQube:
-        if self._listed is None:
-            self._listed = self.app.domains.listing(self.name)[0]
-        return self._listed
-
-    def __str__(self) -> str:
-        return self.name
-
-    def __repr__(self) -> str:
-        return f"Qube({self.name!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return self.name == other.name if isinstance(other, Qube) else self.name == other
-
-    def __hash__(self) -> int:
-        return hash(self.name)
-
-
-class Features(MutableMapping[str, str]):
-    """A qube's own features."""
-
-    def __init__(self, qube: Qube) -> None:
-        self._qube = qube
-
-    def __getitem__(self, name: str) -> str:
-        return self._qube.call("admin.vm.feature.Get", name).decode()
-
-    def __setitem__(self, name: str, value: str) -> None:
-        self._qube.call("admin.vm.feature.Set", name, value.encode())
-
-    def __delitem__(self, name: str) -> None:
-        self._qube.call("admin.vm.feature.Remove", name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_lines(self._qube.call("admin.vm.feature.List").decode()))
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-    def check(self, name: str, scope: str = "WithTemplate") -> str | None:
-        """A feature where others may set it, too: WithTemplate, WithNetvm, WithAdminVM, ..."""
-        try:
-            return self._qube.call(f"admin.vm.feature.Check{scope}", name).decode()
-        except errors.QubesFeatureNotFoundError:
-            return None
-
-
-class Tags(MutableSet[str]):
-    """A qube's tags."""
-
-    def __init__(self, qube: Qube) -> None:
-        self._qube = qube
-
-    def __contains__(self, tag: object) -> bool:
-        return self._qube.call("admin.vm.tag.Get", str(tag)) == b"1"
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_lines(self._qube.call("admin.vm.tag.List").decode()))
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-    def add(self, value: str) -> None:
-        """Give the tag; harmless when it is there."""
-        self._qube.call("admin.vm.tag.Set", value)
-
-    def discard(self, value: str) -> None:
-        """Take the tag away; harmless when it is not there."""
-        with suppress(errors.QubesTagNotFoundError):
-            self._qube.call("admin.vm.tag.Remove", value)
-
-
-class Domains:
-    """All qubes by name, in the daemon's order: dom0, then by name."""
-
-    def __init__(self, app: "App") -> None:
-        self._app = app
-        self._cache: dict[str, Qube] | None = None
-
-    def listing(self, destination: str = ADMIN_QUBE) -> list[ListedQube]:
-        """admin.vm.List: of dom0 all qubes, of another qube that one."""
-        content = admin.call(destination, "admin.vm.List").decode()
-        try:
-            return parse_listed_qubes(content)
-        except ProtocolError as error:
-            raise errors.QubesDaemonCommunicationError(str(error)) from None
-
-    def _all(self) -> dict[str, Qube]:
-        if self._cache is not None:
-            return self._cache
-        found = {listed.name: Qube(self._app, listed.name, listed) for listed in self.listing()}
-        if self._app.cached:
-            self._cache = found
-        return found
-
-    def known(self, name: str) -> Qube:
-        """A qube that is known to exist, without asking."""
-        cached = self._cache or {}
-        return cached.get(name) or Qube(self._app, name)
-
-    def __getitem__(self, name: str) -> Qube:
-        try:
-            return self._all()[name]
-        except KeyError:
-            raise errors.QubesVMNotFoundError(f"no such qube: {name!r}") from None
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._all()
-
-    def __iter__(self) -> Iterator[Qube]:
-        return iter(self._all().values())
-
-    def __len__(self) -> int:
-        return len(self._all())
-
-
-class App(Holder):
-    """The system: its properties, and its qubes as `domains`."""
+    cached = False
 
     def __init__(self, *, cache: bool = False) -> None:
-        self.cached = cache
+        object.__setattr__(self, "cached", cache)
         super().__init__(self, ADMIN_QUBE, "admin")
-        self.domains = Domains(self)
+        self._domains = Domains(self)
 
-    def labels(self) -> list[str]:
-        """The names of all labels."""
-        return _lines(admin.ask_dom0("admin.label.List").decode())
+    @property
+    def domains(self) -> Domains:
+        """All qubes by their names."""
+        return self._domains
+
+    @property
+    def labels(self) -> "Labels":
+        """All labels by their names."""
+        from insula.client.labels import Labels  # noqa: PLC0415 - few commands look at them
+
+        return Labels(self)
+
+    @property
+    def pools(self) -> "Pools":
+        """All pools by their names."""
+        from insula.client.pools import Pools  # noqa: PLC0415 - few commands look at them
+
+        return Pools(self)
 
     def classes(self) -> list[str]:
         """The classes that a qube can have, sorted."""
-        return sorted(_lines(admin.ask_dom0("admin.vmclass.List").decode()))
+        return sorted(lines(self.call("admin.vmclass.List").decode()))
 
+    def device_classes(self) -> list[str]:
+        """The classes that a device can have, sorted."""
+        return sorted(lines(self.call("admin.deviceclass.List").decode()))
 
-def _lines(text: str) -> list[str]:
-    """The items of a list, one a line."""
-    return [line for line in text.split("\n") if line]
+    def add_new_qube(
+        self,
+        klass: str,
+        name: str,
+        label: str,
+        *,
+        template: Qube | str | None = None,
+        pool: str | None = None,
+        pools: "Mapping[str, str] | None" = None,
+    ) -> Qube:
+        """Make a qube.
+
+        template: for a class that has one; None for the system's default. pool: where all its
+        volumes lie; pools: the same for single volumes; only one of both.
+
+        Raises:
+            QubesValueError: the name is taken or none, or there is no default template.
+            QubesLabelNotFoundError, QubesVMNotFoundError: no such label, no such template.
+        """
+        fields = {"name": name, "label": str(label)}
+        if pool:
+            fields["pool"] = pool
+        fields |= {f"pool:{volume}": where for volume, where in (pools or {}).items()}
+        method = "admin.vm.CreateInPool" if len(fields) > 2 else "admin.vm.Create"
+        payload = " ".join(f"{key}={value}" for key, value in fields.items())
+        self.call(f"{method}.{klass}", "" if template is None else str(template), payload.encode())
+        self.domains.forget()
+        return self.domains.known(name)
+
+    def create_disposable(self, template: Qube | str | None = None) -> Qube:
+        """Make a disposable, which is gone after its shutdown; it is not started.
+
+        template: of which qube; None for default_dispvm.
+
+        Raises:
+            QubesException: that is no template of disposables, or there is none.
+        """
+        destination = ADMIN_QUBE if template is None else str(template)
+        name = admin.call(destination, "admin.vm.CreateDisposable").decode()
+        self.domains.forget()
+        return self.domains.known(name)
+
+    def clone_qube(
+        self,
+        source: Qube | str,
+        name: str,
+        *,
+        klass: str | None = None,
+        label: str | None = None,
+        pool: str = "",
+        pools: "Mapping[str, str] | None" = None,
+        ignore_volumes: "Sequence[str]" = (),
+        complain: "Callable[[str], object] | None" = None,
+    ) -> Qube:
+        """Make a qube like another, with its settings and files; when it fails, nothing is left.
+
+        klass, label: default the source's. pool, pools: where its volumes lie; without either,
+        where the source's do. complain: told what of the settings could not be copied, instead of
+        failing.
+
+        Raises:
+            QubesException: the daemon refuses a part.
+        """
+        from insula.client.cloning import clone_qube  # noqa: PLC0415 - few programs clone
+
+        known = source if isinstance(source, Qube) else self.domains[source]
+        copy = clone_qube(
+            self,
+            known,
+            name,
+            klass=klass,
+            label=label,
+            pool=pool,
+            pools=pools,
+            ignore_volumes=ignore_volumes,
+            complain=complain,
+        )
+        self.domains.forget()
+        return copy
+
+    async def events(
+        self, qube: Qube | str | None = None, *, reconnect: bool = False
+    ) -> "AsyncGenerator[Event, None]":
+        """What happens from now on, in the whole system or to one qube; it never just ends.
+
+        The first event is connection-established. reconnect: begin again with that event when the
+        daemon is gone, as soon as it is back; what happened meanwhile is not told. With a cache,
+        what an event makes untrue is dropped from it before the event is given out.
+
+        Raises:
+            DaemonNotRunningError: nobody listens.
+            QubesDaemonCommunicationError: the stream is over.
+        """
+        from insula.client.events import apply_to_cache, events  # noqa: PLC0415 - loads asyncio
+
+        destination = ADMIN_QUBE if qube is None else str(qube)
+        stream = events(destination, reconnect=reconnect)
+        try:
+            async for event in stream:
+                if self.cached:
+                    apply_to_cache(self, event)
+                yield event
+        finally:
+            await stream.aclose()
+
+    def statistics(self) -> "AsyncGenerator[Statistics, None]":
+        """What running qubes use, for each every stats_interval seconds."""
+        from insula.client.events import statistics  # noqa: PLC0415 - loads asyncio
+
+        return statistics()
+
+    def forget(self, name: str | None = None) -> None:
+        """Drop what the cache has of one of the system's properties, or of everything."""
+        super().forget(name)
+        if name is None:
+            self.forget_properties()
+            self.domains.forget()
+            for qube in self.domains.cached_qubes():
+                qube.forget_state()
+
+    def forget_properties(self) -> None:
+        """Drop the cached properties of the system and of all qubes: one may follow another."""
+        super().forget()
+        for qube in self.domains.cached_qubes():
+            qube.forget()
+
+    def call(self, method: str, argument: str = "", payload: bytes = b"") -> bytes:
+        """A call of the Admin API whose destination is dom0."""
+        return admin.ask_dom0(method, argument, payload)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "cached":
+            raise AttributeError("whether there is a cache is chosen at creation")
+        super().__setattr__(name, value)

@@ -6,7 +6,8 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from insula.client import admin, errors
-from insula.client.app import App, Qube
+from insula.client.app import App
+from insula.client.qube import Qube
 from insula.protocol.errors import ReportableError
 
 _NOT_COPIED = frozenset(("name", "qid", "template", "label", "uuid", "installed_by_rpm"))
@@ -86,7 +87,7 @@ def _remove(copy: Qube) -> None:
 
 
 def _copied_volumes(source: Qube, ignored: Sequence[str]) -> dict[str, dict[str, str]]:
-    infos = ((volume, source.volume(volume)) for volume in source.volumes())
+    infos = ((name, source.volumes.named(name).info()) for name in source.volumes)
     return {
         volume: info
         for volume, info in infos

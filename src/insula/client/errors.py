@@ -142,6 +142,50 @@ class StoragePoolException(QubesException):
     """A storage driver refuses."""
 
 
+class QubesVMAlreadyExistsError(QubesException):
+    """There is a qube of that name already."""
+
+
+class QubesLabelInUseError(QubesException):
+    """There is such a label already, or a qube has it."""
+
+
+class QubesBackupProfileNotFoundError(QubesException):
+    """There is no such backup profile."""
+
+
+class QubesVolumeCopyInUseError(QubesException):
+    """The volume is being copied."""
+
+
+class ProtocolError(QubesException, AssertionError):  # named as daemons of later versions do
+    """The request was not as it should be."""
+
+
+class PermissionDenied(QubesException):
+    """It is not allowed."""
+
+
+class QubesInvalidTagError(ProtocolError):
+    """What cannot be a tag."""
+
+
+class QubesInvalidLabelError(ProtocolError):
+    """What cannot be a label."""
+
+
+class QubesInvalidLabelValueError(ProtocolError):
+    """What cannot be the colour of a label."""
+
+
+class QubesUnrecognizedDeviceAssignmentMode(ProtocolError):  # noqa: N818
+    """There is no such way to assign a device."""
+
+
+class QubesVolumeCopyTokenNotFoundError(ProtocolError):
+    """There is no such token, or it was used."""
+
+
 class QubesDaemonCommunicationError(QubesException):
     """The daemon does not answer, or not with an answer."""
 
@@ -154,6 +198,18 @@ class QubesPropertyAccessError(QubesDaemonAccessError, AttributeError):
     """A property could not be read."""
 
 
+class QubesNotesError(QubesException):
+    """Notes could not be read or set."""
+
+
+class ServiceFailedError(QubesException):
+    """A service in a qube did not end well. code: its exit code; errors: what it wrote of them."""
+
+    def __init__(self, message: str, code: int, errors: bytes = b"") -> None:
+        super().__init__(message)
+        self.code, self.errors = code, errors
+
+
 class DaemonNotRunningError(QubesDaemonCommunicationError):
     """Nothing answers at the instance's socket."""
 
@@ -161,10 +217,25 @@ class DaemonNotRunningError(QubesDaemonCommunicationError):
         super().__init__(f"the daemon does not answer at {path}\nStart it with: insula up")
 
 
+_OURS = (DaemonNotRunningError, ServiceFailedError)
+_PYTHONS = (
+    AssertionError, AttributeError, IndexError, KeyError, LookupError, NotImplementedError,
+    PermissionError, RuntimeError, TimeoutError, TypeError, ValueError,
+)  # fmt: skip
+
+
 def from_refusal(refusal: Refusal) -> QubesException:
-    """The exception that a refusal names; the general one when there is none of that name."""
+    """The exception that a refusal names; the general one when there is none of that name.
+
+    One that has the name of an exception of Python's is caught as that, too.
+    """
     found = globals().get(refusal.kind)
     kind = found if isinstance(found, type) and issubclass(found, QubesException) else None
-    if kind is None or kind is DaemonNotRunningError:
-        return QubesException(refusal.message, refusal.kind)
-    return kind(refusal.message)
+    if kind is not None and kind not in _OURS:
+        return kind(refusal.message)
+    for one in _PYTHONS:
+        if one.__name__ == refusal.kind:
+            both = type(refusal.kind, (QubesException, one), {})
+            error: QubesException = both(refusal.message, refusal.kind)
+            return error
+    return QubesException(refusal.message, refusal.kind)

@@ -18,7 +18,7 @@ from pathlib import Path
 from insula.client import instance
 from insula.client.admin import call
 from insula.client.errors import QubesDaemonCommunicationError, QubesException
-from insula.desktop.events import events
+from insula.client.events import events
 from insula.desktop.lock import AlreadyShownError, release, take
 from insula.desktop.shown import Asking, keep_shown
 from insula.desktop.xdisplay import Display, DisplayError, Greeted, parse

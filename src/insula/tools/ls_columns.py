@@ -92,7 +92,7 @@ def _memory(qube: Qube) -> str:
 
 
 def _disk(qube: Qube) -> str:
-    return str(sum(int(qube.volume(name)["usage"]) for name in qube.volumes()) // _MIB)
+    return str(sum(qube.volumes.named(name).usage for name in qube.volumes) // _MIB)
 
 
 def _volume_size(name: str, field: str) -> Callable[[Qube], str]:
@@ -113,7 +113,8 @@ def _volume_pool(name: str) -> Callable[[Qube], str]:
 
 
 def _volume(qube: Qube, name: str) -> dict[str, str]:
-    return qube.volume(name) if name in qube.volumes() else {}
+    volumes = qube.volumes
+    return volumes.named(name).info() if name in volumes else {}
 
 
 def _flags(qube: Qube) -> str:

@@ -111,7 +111,7 @@ def _prepared(app: App, name: str, pool: str) -> Qube:
 
 def _first_start(qube: Qube) -> None:
     """Let it set itself up, without a network."""
-    from insula.tools.service_call import call_service  # noqa: PLC0415
+    from insula.client.services import call_service  # noqa: PLC0415
 
     qube.set("netvm", "")
     qube.features["qrexec"] = "1"

@@ -124,8 +124,8 @@ def _list(arguments: argparse.Namespace) -> int:
         qubes = list(app.domains)
     rows = []
     for qube in qubes:
-        for name in qube.volumes():
-            info = qube.volume(name)
+        for name in qube.volumes:
+            info = qube.volumes.named(name).info()
             if arguments.pool and info["pool"] not in arguments.pool:
                 continue
             revert = "Yes" if revisions_of(qube, name) else "No"

@@ -33,7 +33,7 @@ class NamedVolume:
 
     def info(self) -> dict[str, str]:
         """What admin.vm.volume.Info answers."""
-        return self.qube.volume(self.name)
+        return self.qube.volumes.named(self.name).info()
 
     def revisions(self) -> list[str]:
         """Former states it can go back to, oldest first."""
@@ -55,7 +55,7 @@ def find_volume(text: str) -> NamedVolume:
         qube = app.domains[qube_name]
     except errors.QubesVMNotFoundError as error:
         raise ReportableError(str(error)) from None
-    if name not in qube.volumes():
+    if name not in qube.volumes:
         raise ReportableError(f"{qube} has no volume {name!r}")
     return NamedVolume(qube, name)
 

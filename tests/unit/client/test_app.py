@@ -120,6 +120,8 @@ def test_refusals_are_exceptions_by_name(daemon: FakeDaemon) -> None:
         ("QubesMemoryError", MemoryError),
         ("QubesNotImplementedError", NotImplementedError),
         ("DeviceNotAssigned", KeyError),
+        ("KeyError", KeyError),
+        ("NotImplementedError", NotImplementedError),
     ],
 )
 def test_some_are_pythons_own_too(name: str, builtin: type[Exception]) -> None:
@@ -128,7 +130,9 @@ def test_some_are_pythons_own_too(name: str, builtin: type[Exception]) -> None:
     assert (str(error), error.hint, error.kind) == ("text 'quoted'", "hint", name)
 
 
-@pytest.mark.parametrize("name", ["NewError", "KeyError", "Refusal", "from_refusal", "__doc__"])
+@pytest.mark.parametrize(
+    "name", ["NewError", "SystemExit", "ServiceFailedError", "Refusal", "from_refusal", "__doc__"]
+)
 def test_an_unknown_name_is_the_general_exception(name: str) -> None:
     error = errors.from_refusal(Refusal(name, "text"))
     assert type(error) is errors.QubesException

@@ -46,7 +46,7 @@ def of_package(package: Package, status: str) -> Entry:
 def of_installed(one: Installed, status: str = "installed") -> Entry:
     """A template of this system. Its size is what its root volume takes."""
     fields = one.fields
-    size = one.qube.volume("root")["usage"] if "root" in one.qube.volumes() else "0"
+    size = str(one.qube.volumes["root"].usage) if "root" in one.qube.volumes else "0"
     return Entry(
         status, one.qube.name, one.named.version, fields["reponame"], size, fields["buildtime"],
         fields["installtime"], fields["license"], fields["url"], fields["summary"],

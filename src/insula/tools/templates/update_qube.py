@@ -4,9 +4,9 @@ import os
 import subprocess
 from pathlib import Path
 
+from insula.client.services import Kept, call_service
 from insula.client.sinks import DescriptorSink, Sink
 from insula.protocol.errors import ProtocolError, ReportableError
-from insula.tools.service_call import Kept, call_service
 from insula.tools.templates.records import MAX_ANSWER, PREFIX, Package, parse_answer
 from insula.tools.templates.repositories import Choice, request
 
