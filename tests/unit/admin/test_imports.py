@@ -109,13 +109,17 @@ async def test_a_standalone_gets_a_root_and_its_boot_mode(instance: Instance) ->
     for name, value in (("standalone-default", b"plain"), ("kernelopts.plain", b"quiet")):
         await instance.ok("admin.vm.feature.Set", "alone", f"boot-mode.{name}", value)
     data = os.urandom(SIZE)
-    assert await _script(instance, "with_size", "root", b"%d\n" % SIZE + data, "alone") == (
-        0,
-        b"0\0",
-    )
+    with instance.listening() as told:
+        stdin = b"%d\n" % SIZE + data
+        assert await _script(instance, "with_size", "root", stdin, "alone") == (0, b"0\0")
+    assert "property-set:bootmode" in [one.name for one in told]
     assert _content(instance, alone, "root") == data
     answer = await instance.ok("admin.vm.property.Get", "alone", "bootmode")
     assert answer == "default=False type=str plain"
+    await instance.ok("admin.vm.property.Reset", "alone", "bootmode")
+    await instance.ok("admin.vm.volume.Clear", "alone", "root")
+    answer = await instance.ok("admin.vm.property.Get", "alone", "bootmode")
+    assert answer.startswith("default=True ")
 
 
 async def test_a_daemon_that_dies_amid_an_import_leaves_the_volume(

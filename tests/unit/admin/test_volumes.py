@@ -1,6 +1,8 @@
 """Volumes over the Admin API (admin-api.md sections 4.7, 4.13 and 9)."""
 
+import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -62,7 +64,8 @@ async def test_a_running_qube_is_behind_its_template(
     work = instance.system.named("work")
     await instance.power.start(work)
     assert (await _info(instance, "work", "root"))["is_outdated"] == "False"
-    monkeypatch.setattr("time.time", lambda: 4e9)
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 0.01)  # Within the second of its start.
     await _written(instance, instance.system.named(TEMPLATE))
     assert (await _info(instance, "work", "root"))["is_outdated"] == "True"
     assert (await _info(instance, "work", "private"))["is_outdated"] == "False"
@@ -255,6 +258,21 @@ async def test_there_is_one_import_at_a_time(instance: Instance) -> None:
     answer = await instance.ask(method, "work", "private", b"1024", over=INTERNAL)
     assert isinstance(answer, Refusal)
     assert answer.kind == REFUSED
+
+
+async def test_an_import_that_was_given_up_makes_room_for_another(instance: Instance) -> None:
+    begin = ("internal.vm.volume.ImportBegin", "work", "private", b"1024")
+    _, path = await _begin(instance, "work", "private", b"1024")
+    with path.open("r+b"):
+        os.utime(path, (0, 0))
+        answer = await instance.ask(*begin, over=INTERNAL)
+        assert isinstance(answer, Refusal)
+        assert answer.kind == REFUSED
+    wanted, again = await _begin(instance, "work", "private", b"2048")
+    assert (wanted, again.stat().st_size) == (2048, 2048)
+    again.unlink()
+    assert (await _begin(instance, "work", "private", b"512"))[0] == 512
+    assert await _end(instance, "work", "private") == ""
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from insula.daemon.lifecycle.snapshots import Snapshots
 from insula.daemon.lifecycle.world import World
+from insula.daemon.model.changes import set_property
 from insula.daemon.model.edit import Edit
 from insula.daemon.model.errors import (
     NotHaltedError,
@@ -24,6 +25,7 @@ from insula.daemon.model.errors import (
 )
 from insula.daemon.model.layout import source_of
 from insula.daemon.model.pool_options import check_revisions
+from insula.daemon.model.properties.qubes import BY_CLASS
 from insula.daemon.model.qube import PowerState, Qube, QubeClass
 from insula.daemon.model.volume import IN_PLACE, Volume
 from insula.daemon.rpc.services import call_service
@@ -148,7 +150,7 @@ class Volumes:
             _require_saved_kind(qube, volume)
             cloned = await self._cloned(origin, named.volume, volume)
             source = self.vid(origin, named.volume)
-            await self._replace(qube, cloned)
+            await self._replace(qube, cloned, imported=True)
             self._world.events.tell(qube, "domain-import-volume", name=name, source=source)
 
     async def _cloned(self, origin: Qube, name: str, volume: Volume) -> Volume:
@@ -181,7 +183,7 @@ class Volumes:
             _require_saved_kind(qube, volume)
             wanted = volume.size if size is None else size
             sized(volume, -(-wanted // 512) * 512)
-            self._require_no_import(qube, name)
+            await self._require_no_import(qube, name)
             path = await self._world.storage.begin_import(volume, wanted)
             self._imports[Named(qube.uuid, name)] = _Import(path, wanted)
         self._world.events.tell(qube, "domain-volume-import-begin", volume=name, size=wanted)
@@ -204,7 +206,7 @@ class Volumes:
                         raise RefusedError(failure or "The import failed")
                     _require_halted(qube)
                     made = await self._world.storage.end_import(volume, begun.size)
-                    await self._replace(qube, made)
+                    await self._replace(qube, made, imported=True)
                 finally:
                     await self._world.storage.prune(qube.volumes[name])
             success = True
@@ -270,15 +272,21 @@ class Volumes:
     def _state(self, qube: Qube, volume: Volume) -> Volume:
         return self.source(qube, volume) or volume
 
-    def _require_no_import(self, qube: Qube, name: str) -> None:
+    async def _require_no_import(self, qube: Qube, name: str) -> None:
+        """Refuse a second import of a volume, unless the first was given up.
+
+        The end of an import does not say which it is: that of the first, had it gone on, would be
+        taken for that of the second.
+        """
         begun = self._imports.get(Named(qube.uuid, name))
         if begun is None:
             return
         try:
-            age = time.time() - begun.path.stat().st_mtime
-        except OSError:
+            young = time.time() - begun.path.stat().st_mtime < _IMPORT_ABANDONED
+            taken = young or await self._world.storage.is_being_written(begun.path)
+        except (OSError, MissingFileError):
             return
-        if age < _IMPORT_ABANDONED:
+        if taken:
             raise DriverRefusedError(f"Volume {name} of {qube.name} is being imported already")
 
     @asynccontextmanager
@@ -293,14 +301,16 @@ class Volumes:
         async with self._world.editing() as edit:
             _put(edit, qube, volume)
 
-    async def _replace(self, qube: Qube, volume: Volume) -> None:
-        """A volume has another state; what no state has any more is removed."""
+    async def _replace(self, qube: Qube, volume: Volume, *, imported: bool = False) -> None:
+        """A volume has another state; what no state has any more is removed.
+
+        imported: it comes from elsewhere.
+        """
         try:
             async with self._world.editing() as edit:
                 _put(edit, qube, volume)
-                mode = qube.features.get(_STANDALONE_MODE)
-                if qube.klass is QubeClass.STANDALONE and volume.name == "root" and mode:
-                    edit.touch(qube).properties["bootmode"] = mode
+                if imported and volume.name == "root" and qube.klass is QubeClass.STANDALONE:
+                    _adopt_boot_mode(edit, qube)
         finally:
             await self._world.storage.prune(qube.volumes[volume.name])
         if volume.name == "root" and qube.klass.has_own_root:
@@ -309,6 +319,12 @@ class Volumes:
 
 def _put(edit: Edit, qube: Qube, volume: Volume) -> None:
     edit.touch(qube).volumes = {**qube.volumes, volume.name: volume}
+
+
+def _adopt_boot_mode(edit: Edit, qube: Qube) -> None:
+    """What a root was made to boot in when its qube stands alone is how it boots now."""
+    if mode := qube.features.get(_STANDALONE_MODE):
+        set_property(edit, qube, BY_CLASS[qube.klass]["bootmode"], mode)
 
 
 def _require_halted(qube: Qube) -> None:

@@ -28,7 +28,7 @@ class Revision:
     """
 
     number: int
-    created: int
+    created: float
     layers: tuple[str, ...]
 
 
@@ -53,7 +53,7 @@ class Volume:
     rw: bool = True
     revisions_to_keep: int = 1
     layers: tuple[str, ...] = ()
-    committed: int = 0
+    committed: float = 0
     revisions: tuple[Revision, ...] = ()
     number: int = 0
     ephemeral: bool | None = None
@@ -106,7 +106,7 @@ class Volume:
         kept = {layer for revision in self.revisions for layer in revision.layers}
         return frozenset({*kept, *self.layers, self.work})
 
-    def advanced(self, layers: tuple[str, ...], now: int) -> "Volume":
+    def advanced(self, layers: tuple[str, ...], now: float) -> "Volume":
         """This volume in a new state; the one before becomes a revision. Uses up one number."""
         revisions: tuple[Revision, ...] = ()
         if self.revisions_to_keep > 0:
@@ -116,7 +116,7 @@ class Volume:
             self, layers=layers, committed=now, revisions=revisions, number=self.number + 1
         )
 
-    def reverted(self, number: int, now: int) -> "Volume":
+    def reverted(self, number: int, now: float) -> "Volume":
         """This volume as it was at a revision. The state before becomes a revision in its turn.
 
         Raises:

@@ -1,6 +1,7 @@
 """What is done to volumes between starts; all calls block."""
 
 import errno
+import fcntl
 import os
 import time
 from contextlib import suppress
@@ -146,6 +147,19 @@ def end_import(places: Places, volume: Volume, size: int) -> Volume:
     return replace(made, size=rounded(size))
 
 
+def is_being_written(path: Path) -> bool:
+    """Whether somebody has a file open; where the file system cannot say, nobody has."""
+    with told(path), files.directory(path.parent) as parent:
+        descriptor = files.open_file(parent, path.name, writable=True)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def rounded(size: int) -> int:
     """The bytes of a disk that holds as many."""
     return -(-size // _SECTOR) * _SECTOR
@@ -254,5 +268,5 @@ def _copy(place: Path, parent: int, name: str, image: int) -> None:
         files.copy(image, target)
 
 
-def _now() -> int:
-    return int(time.time())
+def _now() -> float:
+    return time.time()

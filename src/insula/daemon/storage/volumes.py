@@ -144,6 +144,14 @@ class Storage:
         """
         return await asyncio.to_thread(upkeep.begin_import, self._places, volume, size)
 
+    async def is_being_written(self, path: Path) -> bool:
+        """Whether somebody has the file of an import open.
+
+        Raises:
+            MissingFileError: it is not there any more.
+        """
+        return await asyncio.to_thread(upkeep.is_being_written, path)
+
     async def end_import(self, volume: Volume, size: int) -> Volume:
         """What was written to that file becomes the volume's content, of size bytes."""
         return await asyncio.to_thread(upkeep.end_import, self._places, volume, size)
