@@ -9,6 +9,7 @@ from typing import Any
 from insula.protocol.errors import ReportableError
 from insula.tools import log
 from insula.tools.log import debug, say, warn
+from insula.tools.mixed import MixedParser
 
 __all__ = [
     "EXIT_BROKEN_PIPE",
@@ -41,15 +42,12 @@ class UsageError(ReportableError):
     exit_code = EXIT_USAGE
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(MixedParser):
     """A parser with the options of every command, unless it is plain.
 
-    Options may stand between names and values, except where there are sub-commands.
     examples (command line to what it does), exit_codes (besides 0, 1 and 2) and notes (paragraphs)
     are for the man page. default_command: the sub-command that is meant when none is given.
     """
-
-    intermixed = True
 
     def __init__(
         self,
@@ -81,9 +79,8 @@ class Parser(argparse.ArgumentParser):
         self, *, metavar: str = "COMMAND", required: bool = True, dest: str = argparse.SUPPRESS
     ) -> "argparse._SubParsersAction[argparse.ArgumentParser]":
         """Sub-commands, which are plain parsers."""
-        self.intermixed = False
         self._commands = self.add_subparsers(
-            metavar=metavar, required=required, dest=dest, parser_class=argparse.ArgumentParser
+            metavar=metavar, required=required, dest=dest, parser_class=MixedParser
         )
         return self._commands
 
@@ -101,59 +98,31 @@ class Parser(argparse.ArgumentParser):
         """Read a command line."""
         words = list(sys.argv[1:] if argv is None else argv)
         if self._commands is not None and self._default_command is not None:
-            at = self._first_word(words)
+            at = self._place_of_command(words)
             wanted = (*self._commands.choices, "-h", "--help", "--version")
-            if not words[at:] or words[at] not in wanted:
+            if at is not None and (not words[at:] or words[at] not in wanted):
                 words.insert(at, self._default_command)
-        return self._parse_mixed(words) if self.intermixed else self.parse_args(words)
+        return self.parse_args(words)
 
-    def _parse_mixed(self, words: Sequence[str]) -> argparse.Namespace:
-        """First the options, wherever they stand before --, then the values.
+    def _place_of_command(self, words: Sequence[str]) -> int | None:
+        """Where the sub-command is or has to be; None where a value before it is missing."""
+        before = sum(not one.option_strings and one is not self._commands for one in self._actions)
+        at = _first_word(words, 0)
+        for _ in range(before):
+            if at >= len(words) or words[at].startswith("-"):
+                return None
+            at = _first_word(words, at + 1)
+        return at
 
-        argparse's own parse_intermixed_args takes what follows -- for options, too.
-        """
-        end = words.index("--") if "--" in words else len(words)
-        values = [one for one in self._actions if not one.option_strings]
-        # What is set aside is put back; the texts of errors show the whole usage.
-        aside = [(one, one.nargs, one.default) for one in values]
-        usage, self.usage = self.usage, self.format_usage().removeprefix("usage: ").rstrip("\n")
-        try:
-            for one in values:
-                one.nargs = one.default = argparse.SUPPRESS
-            found, given = self.parse_known_args(words[:end])
-        finally:
-            self.usage = usage
-            for one, nargs, default in aside:
-                one.nargs, one.default = nargs, default
-        unknown = [word for word in given if self._looks_like_an_option(word)]
-        if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
-        given += words[end + 1 :]
-        # Options that have to be there have been looked for.
-        wanted: list[argparse.Action | argparse._MutuallyExclusiveGroup] = [
-            one for one in self._mutually_exclusive_groups if one.required
-        ]
-        wanted += [one for one in self._actions if one.option_strings and one.required]
-        try:
-            for one_wanted in wanted:
-                one_wanted.required = False
-            return self.parse_args(["--", *given] if given else [], found)
-        finally:
-            for one_wanted in wanted:
-                one_wanted.required = True
 
-    def _looks_like_an_option(self, word: str) -> bool:
-        is_number = self._negative_number_matcher.match(word) is not None
-        return word[:1] in self.prefix_chars and len(word) > 1 and " " not in word and not is_number
-
-    def _first_word(self, words: Sequence[str]) -> int:
-        """Where the options that all sub-commands share end."""
-        flags = ("--verbose", "--quiet", "--force-root")
-        for at, word in enumerate(words):
-            short = len(word) > 1 and word[0] == "-" and set(word[1:]) <= {"v", "q"}
-            if not short and word not in flags:
-                return at
-        return len(words)
+def _first_word(words: Sequence[str], begin: int) -> int:
+    """Where the options that all commands share end."""
+    for at in range(begin, len(words)):
+        word = words[at]
+        short = len(word) > 1 and word[0] == "-" and set(word[1:]) <= {"v", "q"}
+        if not short and word not in ("--verbose", "--quiet", "--force-root"):
+            return at
+    return len(words)
 
 
 class _Version(argparse.Action):

@@ -16,8 +16,6 @@ _DEFAULT_COLOUR = 31  # red
 class RunParser(Parser):
     """Reads what belongs to qvm-run, and leaves the rest to the command."""
 
-    intermixed = False
-
     def __init__(self) -> None:
         super().__init__(
             "qvm-run",

@@ -45,6 +45,9 @@ class FakeQube:
     notes: str = ""
     firewall: str = "action=accept\n"
     devices: dict[str, str] = field(default_factory=dict)  # of class block: from argument
+    # By class and list: its lines beside those of devices.
+    listed_devices: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    denied: str = ""
     content: dict[str, str] = field(default_factory=dict)  # of volumes
     stubborn: bool = False
 
@@ -177,12 +180,17 @@ class FakeDaemon:
             case ["admin", "vm", "tag", action]:
                 return _tag(qube, action, request.argument)
             case ["admin", "deviceclass", "List"]:
-                return "block\n"
-            case ["admin", "vm", "device", "block", action]:
-                if action == "Assign":
-                    qube.devices[request.argument] = payload
-                    return ""
-                return lines(map(" ".join, qube.devices.items()))
+                return "block\nmic\npci\nusb\n"
+            case ["admin", "vm", "device", "denied", "List"]:
+                return qube.denied
+            case ["admin", "vm", "device", klass, "Assign"] if klass == "block":
+                qube.devices[request.argument] = payload
+            case ["admin", "vm", "device", klass, ("Available" | "Assigned" | "Attached") as kind]:
+                stored = qube.devices if (klass, kind) == ("block", "Assigned") else {}
+                found = qube.listed_devices.get((klass, kind), [])
+                return lines([*map(" ".join, stored.items()), *found])
+            case ["admin", "vm", "device", _, _]:
+                return ""
             case ["admin", "vm", "firewall", action]:
                 qube.firewall = payload if action == "Set" else qube.firewall
                 return qube.firewall if action == "Get" else ""
