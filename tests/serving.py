@@ -16,6 +16,7 @@ from insula.daemon.engine.interface import Capabilities
 from insula.daemon.engine.memory.engine import MemoryEngine
 from insula.daemon.lifecycle.administration import Administration, NewQube
 from insula.daemon.lifecycle.agent_volume import AgentVolume
+from insula.daemon.lifecycle.consoles import Consoles
 from insula.daemon.lifecycle.devices import Devices
 from insula.daemon.lifecycle.events import Events
 from insula.daemon.lifecycle.firewall import Firewall
@@ -67,6 +68,7 @@ class Instance:
     volumes: Volumes
     firewall: Firewall
     devices: Devices
+    consoles: Consoles
     drivers: dict[str, FakeDriver]
     allows: Allows = nothing_allowed
     told: list[Event] = field(default_factory=list)
@@ -86,6 +88,7 @@ class Instance:
             sleeping=Sleeping(self.world, self.power),
             firewall=self.firewall,
             devices=self.devices,
+            consoles=self.consoles,
             allows=self.allows,
         )
 
@@ -240,6 +243,8 @@ async def open_instance(
     drivers = {devclass: FakeDriver(devclass) for devclass in ("block", "pci", "usb")}
     devices = Devices(world, tuple(drivers.values()))
     power.start_checks.append(devices.check_start)
+    consoles = Consoles(world)
+    undo.callback(consoles.close)
     firewall = Firewall(world)
     firewall.start()
     undo.push_async_callback(firewall.close)
@@ -255,6 +260,7 @@ async def open_instance(
         volumes,
         firewall,
         devices,
+        consoles,
         drivers,
     )
     world.events.add(instance.told.append)

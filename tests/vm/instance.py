@@ -39,18 +39,19 @@ class Instance:
         run = Path(tempfile.mkdtemp(prefix="insula-"))
         return cls(scratch / "home", run, dict(os.environ))
 
-    def start(self, *words: str) -> "subprocess.Popen[bytes]":
-        """Start a command of the instance, with its streams piped."""
+    def start(self, *words: str, terminal: int | None = None) -> "subprocess.Popen[bytes]":
+        """Start a command of the instance, with its streams piped, or on a terminal."""
         environment = {
             **self.environment,
             "INSULA_HOME": str(self.home),
             "INSULA_RUN": str(self.run),
         }
+        stream = subprocess.PIPE if terminal is None else terminal
         return subprocess.Popen(
             [str(self.programs / words[0]), *words[1:]],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdin=stream,
+            stdout=stream,
+            stderr=stream,
             env=environment,
             **as_user(self.user),
         )

@@ -27,6 +27,7 @@ from insula.daemon.engine.qemu.engine import QemuEngine
 from insula.daemon.lifecycle import autostart, clock, pressure, reconcile
 from insula.daemon.lifecycle.administration import Administration
 from insula.daemon.lifecycle.agent_volume import AgentVolume
+from insula.daemon.lifecycle.consoles import Consoles
 from insula.daemon.lifecycle.devices import Devices
 from insula.daemon.lifecycle.events import Events
 from insula.daemon.lifecycle.firewall import Firewall
@@ -116,6 +117,8 @@ async def _serve(home: Path, run: Path) -> None:
         volumes = Volumes(world, snapshots)
         devices = Devices(world, (PciDriver(),))
         power.start_checks.append(devices.check_start)
+        consoles = Consoles(world)
+        undo.callback(consoles.close)
         firewall = Firewall(world)
         firewall.start()
         undo.push_async_callback(firewall.close)
@@ -128,6 +131,7 @@ async def _serve(home: Path, run: Path) -> None:
             sleeping=Sleeping(world, power),
             firewall=firewall,
             devices=devices,
+            consoles=consoles,
         )
         templates = Templates(world, administration, snapshots)
         calls = LocalCalls(api, templates, snapshots, viewers)

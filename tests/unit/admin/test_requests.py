@@ -38,7 +38,6 @@ async def test_requests_that_mean_the_same(instance: Instance, request_: bytes) 
         b"admin.vm.Lists dom0 name dom0\0",
         b"internal.GetSystemInfo dom0 name dom0\0",
         b"admin.vmclass.List dom0 name work\0",
-        b"admin.vm.Console dom0 name work\0",
         b"\0",
     ],
 )

@@ -6,6 +6,7 @@ from typing import Literal
 
 from insula.daemon.admin.permissions import Allows, nothing_allowed
 from insula.daemon.lifecycle.administration import Administration
+from insula.daemon.lifecycle.consoles import Consoles
 from insula.daemon.lifecycle.devices import Devices
 from insula.daemon.lifecycle.firewall import Firewall
 from insula.daemon.lifecycle.pools import Pools
@@ -29,6 +30,7 @@ class Api:
     sleeping: Sleeping
     firewall: Firewall
     devices: Devices
+    consoles: Consoles
     allows: Allows = nothing_allowed
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from insula.daemon.admin.calls import Api, Call, Method
 from insula.daemon.admin.methods import (
+    console,
     devices,
     domains,
     features,
@@ -45,6 +46,7 @@ SOCKETS: dict[str, dict[str, Method]] = {
         **notes.METHODS,
         **firewall.METHODS,
         **devices.METHODS,
+        **console.METHODS,
     },
     "qubesd.internal.sock": {**internal.METHODS, **volumes.IMPORTS},
     "qubesd.misc.sock": misc.METHODS,

@@ -132,6 +132,10 @@ class Machine(Protocol):
         """Whether a data port has an end whose other side is still open."""
         ...
 
+    async def console(self, end: int) -> None:
+        """Join its console to an end, from which an earlier one is taken away."""
+        ...
+
     async def grow(self, memory: int) -> None:
         """Give it memory bytes in all, beyond those of its shape."""
         ...

@@ -38,6 +38,7 @@ class MemoryMachine:
         self._pumps: dict[int, asyncio.Task[None]] = {}
         self._callbacks: list[Callable[[], None]] = []
         self._watch = asyncio.create_task(self._follow())
+        self._console: asyncio.Task[None] | None = None
         self.memory_added = 0
         self.disks: dict[str, Disk] = {}
         self.resized: dict[str, int] = {}
@@ -70,6 +71,9 @@ class MemoryMachine:
         await self.wait_gone()
         for port in tuple(self._pumps):
             await self.part(port)
+        if self._console is not None:
+            self._console.cancel()
+            await asyncio.gather(self._console, return_exceptions=True)
 
     async def wait_gone(self) -> None:
         await asyncio.shield(self._watch)
@@ -98,6 +102,14 @@ class MemoryMachine:
     async def joined(self, port: int) -> bool:
         pump = self._pumps.get(port)
         return pump is not None and not pump.done()
+
+    async def console(self, end: int) -> None:
+        """Its console says again what is said to it."""
+        if self._console is not None:
+            self._console.cancel()
+        near = socket.socket(fileno=os.dup(end))
+        near.setblocking(False)
+        self._console = asyncio.create_task(_echo(near))
 
     async def grow(self, memory: int) -> None:
         self.memory_added = memory
@@ -227,6 +239,11 @@ async def _pump_both(near: socket.socket, far: socket.socket) -> None:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
+
+
+async def _echo(end: socket.socket) -> None:
+    with end:
+        await _pump(end, end)
 
 
 async def _pump(source: socket.socket, target: socket.socket) -> None:

@@ -86,11 +86,17 @@ class QemuMachine:
         await self.close()
 
     async def join(self, port: int, end: int) -> None:
+        await self._join(f"c{port}", end)
+
+    async def console(self, end: int) -> None:
+        await self._join("console", end)
+
+    async def _join(self, chardev: str, end: int) -> None:
         await self._monitor.with_descriptor(
             end,
             "chardev-change",
             lambda fdname: {
-                "id": f"c{port}",
+                "id": chardev,
                 "backend": {
                     "type": "socket",
                     "data": {"addr": {"type": "fd", "data": {"str": fdname}}, "server": False},

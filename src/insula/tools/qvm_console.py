@@ -1,0 +1,106 @@
+"""qvm-console: a qube's console on this terminal."""
+
+import argparse
+import fcntl
+import os
+import select
+import sys
+import termios
+import tty
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from insula.client import instance
+from insula.client.app import App
+from insula.protocol.errors import ReportableError
+from insula.tools import names
+from insula.tools.command import Parser, run, say
+
+EXIT_TAKEN = 200
+_LEAVE = b"\x1d"  # ^]
+_CHUNK = 4096
+_POLL = 1000  # milliseconds after which a qube that is gone is noticed
+_PROGRAM = "qvm-console"
+
+
+class TakenError(ReportableError):
+    """Somebody else is at the console."""
+
+    exit_code = EXIT_TAKEN
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """qvm-console."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = Parser(
+        _PROGRAM,
+        "Show a qube's console on this terminal, with a root shell; ^] leaves it.",
+        plain=True,
+        exit_codes={EXIT_TAKEN: "somebody else is at the console"},
+        notes=("The shell goes on when it is left, and is there again the next time.",),
+    )
+    names.add_one(parser)
+    if argv is None and not words:
+        parser.print_usage(sys.stderr)
+        return 1
+    return run(parser, _run, words)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    qube = names.find_one(App(), arguments)
+    path = qube.call("admin.vm.Console").decode()
+    lock = os.open(instance.run() / f"console-{qube.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TakenError(f"somebody else is at the console of {qube}") from None
+        console = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            say(_PROGRAM, f"console of {qube}; leave it with ^]")
+            with _raw(sys.stdin.fileno()):
+                os.write(console, b"\r")  # For a shell to show its prompt again.
+                _pass_on(console)
+        finally:
+            os.close(console)
+    finally:
+        os.close(lock)
+    return 0
+
+
+def _pass_on(console: int) -> None:
+    """Pass both ways until one side ends, or the person leaves."""
+    keyboard, screen = sys.stdin.fileno(), sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(keyboard, select.POLLIN)
+    poll.register(console, select.POLLIN)
+    while True:
+        for descriptor, _events in poll.poll(_POLL):
+            try:
+                data = os.read(descriptor, _CHUNK)
+            except OSError:
+                return  # The console is no more.
+            if not data:
+                return
+            if descriptor == console:
+                os.write(screen, data)
+                continue
+            typed, left, _ = data.partition(_LEAVE)
+            os.write(console, typed)
+            if left:
+                return
+
+
+@contextmanager
+def _raw(terminal: int) -> Iterator[None]:
+    """Pass every key on; whatever is no terminal is left alone."""
+    if not os.isatty(terminal):
+        yield
+        return
+    before = termios.tcgetattr(terminal)
+    tty.setraw(terminal)
+    try:
+        yield
+    finally:
+        with suppress(termios.error):
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
