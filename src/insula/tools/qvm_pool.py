@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from insula.client.admin import ask_dom0
+from insula.client.errors import DaemonNotRunningError
 from insula.protocol.admin import parse_pairs
 from insula.protocol.errors import ReportableError
 from insula.tools.command import (
@@ -122,7 +123,7 @@ def _legacy(arguments: argparse.Namespace) -> int:
             return _info(arguments.info)
         arguments.json = False
         return _list(arguments) if arguments.list else _drivers(arguments)
-    except UsageError:
+    except (UsageError, DaemonNotRunningError):
         raise
     except ReportableError as error:
         usage = UsageError(str(error))

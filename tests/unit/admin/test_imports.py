@@ -74,6 +74,24 @@ async def test_a_script_brings_data_into_a_volume(instance: Instance) -> None:
     assert _content(instance, work, "private") == data
 
 
+async def test_a_former_state_has_its_former_size(instance: Instance) -> None:
+    work = instance.system.named("work")
+    await instance.power.start(work)
+    await instance.power.kill(work)
+    before = work.volumes["private"]
+    assert await _script(instance, "with_size", "private", b"512\n" + bytes(512)) == (0, b"0\0")
+    assert work.volumes["private"].size == 512
+    await instance.ok("admin.vm.volume.Revert", "work", "private", str(before.number).encode())
+    after = work.volumes["private"]
+    assert (after.layers, after.size) == (before.layers, before.size)
+    assert Qube.from_json(work.to_json()).volumes == work.volumes
+    stored = work.to_json()
+    for revision in stored["volumes"]["private"]["revisions"]:
+        del revision["size"]
+    (kept,) = Qube.from_json(stored).volumes["private"].revisions
+    assert kept.size is None
+
+
 @pytest.mark.parametrize("length", [0, SIZE - 1, SIZE + 1])
 async def test_a_script_with_too_little_or_too_much_leaves_the_volume(
     instance: Instance, length: int

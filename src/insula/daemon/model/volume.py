@@ -24,12 +24,14 @@ _LAYER_NAME = re.compile(r"[1-9][0-9]{0,15}(-[1-9][0-9]{0,15})?\.(qcow2|raw)", r
 class Revision:
     """A former state of a volume, to which it can be reverted.
 
-    created: seconds since the epoch. layers: file names, base first.
+    created: seconds since the epoch. layers: file names, base first. size: bytes, None where an
+    earlier version did not note it.
     """
 
     number: int
     created: float
     layers: tuple[str, ...]
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,7 @@ class Volume:
         """This volume in a new state; the one before becomes a revision. Uses up one number."""
         revisions: tuple[Revision, ...] = ()
         if self.revisions_to_keep > 0:
-            before = Revision(self.number, self.committed, self.layers)
+            before = Revision(self.number, self.committed, self.layers, self.size)
             revisions = (*self.revisions, before)[-self.revisions_to_keep :]
         return replace(
             self, layers=layers, committed=now, revisions=revisions, number=self.number + 1
@@ -124,7 +126,8 @@ class Volume:
         """
         for revision in self.revisions:
             if revision.number == number:
-                return self.advanced(revision.layers, now)
+                made = self.advanced(revision.layers, now)
+                return replace(made, size=revision.size or self.size)
         raise KeyError(number)
 
     def merged(self, run: tuple[str, ...], result: str) -> "Volume":
@@ -149,7 +152,7 @@ class Volume:
             KeyError, TypeError, ValueError: it is something else.
         """
         revisions = tuple(
-            Revision(each["number"], each["created"], tuple(each["layers"]))
+            Revision(each["number"], each["created"], tuple(each["layers"]), each.get("size"))
             for each in loaded["revisions"]
         )
         fields = {
