@@ -1,9 +1,10 @@
 """Columns and formats of qvm-ls (qvm-tools.md section 3.4)."""
 
 from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
 
 from insula.client import errors
-from insula.client.app import Qube
+from insula.client.app import App, Qube
 
 FORMATS = {
     "simple": ("NAME", "STATE", "CLASS", "LABEL", "TEMPLATE", "NETVM"),
@@ -24,6 +25,7 @@ NUMERIC = frozenset(
 )  # fmt: skip
 MISSING = "-"
 _MIB = 1 << 20
+_asked: "WeakKeyDictionary[App, dict[str, dict[str, dict[str, str]]]]" = WeakKeyDictionary()
 _NEVER_KNOWN = ("IPBACK", "INITIALMEM")
 _TYPES = {"AdminVM": "0", "AppVM": "a", "DispVM": "d", "StandaloneVM": "s", "TemplateVM": "t"}
 _STATES = {
@@ -92,7 +94,7 @@ def _memory(qube: Qube) -> str:
 
 
 def _disk(qube: Qube) -> str:
-    return str(sum(qube.volumes.named(name).usage for name in qube.volumes) // _MIB)
+    return str(sum(int(info["usage"]) for info in _volumes(qube).values()) // _MIB)
 
 
 def _volume_size(name: str, field: str) -> Callable[[Qube], str]:
@@ -113,8 +115,16 @@ def _volume_pool(name: str) -> Callable[[Qube], str]:
 
 
 def _volume(qube: Qube, name: str) -> dict[str, str]:
-    volumes = qube.volumes
-    return volumes.named(name).info() if name in volumes else {}
+    return _volumes(qube).get(name, {})
+
+
+def _volumes(qube: Qube) -> dict[str, dict[str, str]]:
+    """What is told of each of a qube's volumes, asked once for all columns."""
+    of_app = _asked.setdefault(qube.app, {})
+    if qube.name not in of_app:
+        volumes = qube.volumes
+        of_app[qube.name] = {name: volumes.named(name).info() for name in volumes}
+    return of_app[qube.name]
 
 
 def _flags(qube: Qube) -> str:

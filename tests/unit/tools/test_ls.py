@@ -221,3 +221,9 @@ def test_rows_can_be_read_by_programs(run: Run) -> None:
         },
     ]
     assert json.loads(run(qvm_ls.main, "--json", "x*").out) == []
+
+
+def test_volumes_are_asked_for_once(daemon: FakeDaemon, run: Run) -> None:
+    run(qvm_ls.main, "-d", "orchid")
+    assert len(daemon.asked("admin.vm.volume.List")) == 1
+    assert len(daemon.asked("admin.vm.volume.Info")) == 2
