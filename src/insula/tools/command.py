@@ -1,6 +1,7 @@
 """What all commands share: options, errors and exit codes (qvm-tools.md sections 1.2, 1.4)."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -211,6 +212,10 @@ def run(
         # Python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
+    except OSError as error:
+        log.traceback()
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return show(ReportableError(what), prefix or f"{parser.prog}: error: ")
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return code
@@ -224,6 +229,9 @@ def _open_standard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Names may have what a locale does not.
+            stream.reconfigure(errors="backslashreplace")
 
 
 def show(error: ReportableError, prefix: str = "Error: ") -> int:

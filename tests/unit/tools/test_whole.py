@@ -12,11 +12,14 @@ from insula.tools import (
     qvm_check,
     qvm_clone,
     qvm_create,
+    qvm_device,
     qvm_features,
+    qvm_firewall,
     qvm_ls,
     qvm_notes,
     qvm_prefs,
     qvm_remove,
+    qvm_template_postprocess,
 )
 from insula.tools.ls_columns import FORMATS
 from tests.serving import TEMPLATE, Instance, serving
@@ -119,6 +122,40 @@ async def test_a_standalone_qube_is_made_of_a_template_or_an_image(
     assert await do(qvm_create.main, *words) == Done(0, "", "")
     assert not image.exists()
     assert "size=1048576\n" in await whole.ok("admin.vm.volume.Info", "other", "root")
+
+
+async def test_a_template_is_made_of_a_package(do: Do, whole: Instance, tmp_path: Path) -> None:
+    for _ in range(2):
+        unpacked = tmp_path / "unpacked"
+        unpacked.mkdir()
+        (unpacked / "root.img").write_bytes(b"x" * (1 << 20))
+        (unpacked / "template.conf").write_text("gui=1\nkernel=\n")
+        words = ["--really", "--skip-start", "--no-installed-by-rpm", "post-install", "made"]
+        assert await do(qvm_template_postprocess.main, *words, str(unpacked)) == Done(0, "", "")
+    assert "size=1048576\n" in await whole.ok("admin.vm.volume.Info", "made", "root")
+    assert await whole.ok("admin.vm.feature.Get", "made", "gui") == "1"
+    words = ["--really", "pre-remove", "made", str(tmp_path)]
+    assert (await do(qvm_template_postprocess.main, *words)).code == 0
+    assert "made" not in {qube.name for qube in whole.system.qubes.values()}
+
+
+async def test_rules_and_devices_are_kept(do: Do) -> None:
+    assert (await do(qvm_create.main, "-l", "red", "work")).code == 0
+    assert (await do(qvm_firewall.main, "work", "add", "drop", "10.0.0.0/8", "tcp", "80")).code == 0
+    assert (await do(qvm_firewall.main, "--raw", "work")).out == (
+        "action=accept\naction=drop proto=tcp dst4=10.0.0.0/8 dstports=80-80\n"
+    )
+    assert (await do(qvm_firewall.main, "work", "del", "--rule-no", "0")).code == 0
+    words = ["assign", "--port", "work", f"{TEMPLATE}:2-3"]
+    assert await do(qvm_device.usb, *words) == Done(0, "", "")
+    listed = await do(qvm_device.usb, "list", "-s", "work")
+    assert listed.out == f"{TEMPLATE}:2-3  any device  *work (auto-attach)\n"
+    assert await do(qvm_clone.main, "work", "copy") == Done(0, "", "")
+    assert "*copy (auto-attach)" in (await do(qvm_device.usb, "list", "-s", "copy")).out
+    assert "10.0.0.0/8" in (await do(qvm_firewall.main, "copy")).out
+    assert await do(qvm_device.usb, "unassign", "work") == Done(0, "", "")
+    assert (await do(qvm_device.usb, "list", "-s", "work")).out == ""
+    assert (await do(qvm_device.main, "tape", "list")).code == 2
 
 
 async def test_what_is_in_use_stays_and_is_named(do: Do) -> None:
