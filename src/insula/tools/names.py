@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from insula.client.app import App, Qube
 from insula.protocol.admin import ADMIN_QUBE
+from insula.protocol.errors import ReportableError
 from insula.tools.command import UsageError, completed
 
 _PATTERN = frozenset("*?[!]")
@@ -60,6 +61,18 @@ def find_several(app: App, arguments: argparse.Namespace, *, required: bool = Tr
         return expand(known, arguments.qubes)
     excluded = set(expand(known, arguments.exclude))
     return [qube for qube in known if qube.name != ADMIN_QUBE and qube not in excluded]
+
+
+def check_new_name(name: str) -> None:
+    """Look at the name of a qube to be made: the daemon would refuse some without a word.
+
+    Raises:
+        ReportableError: it breaks a request.
+    """
+    if not name.isascii() or not name.isprintable() or set(name) & {" ", "="}:
+        error = ReportableError(f"{name!r} cannot be the name of a qube")
+        error.hint = "A name is letters, digits, and the characters _ . - after the first letter."
+        raise error
 
 
 def check_several(arguments: argparse.Namespace, *, required: bool = True) -> None:

@@ -43,6 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from insula.client.cloning import clone_qube  # noqa: PLC0415 - loads what --help does not need
 
     pool, pools = chosen_pools(arguments)
+    names.check_new_name(arguments.name)
     app = App()
     source = names.find_one(app, arguments)
     complain = None

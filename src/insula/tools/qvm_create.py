@@ -112,6 +112,7 @@ def _check(app: App, arguments: argparse.Namespace, image: str | None) -> None:
     """
     if not arguments.name:
         raise UsageError("give the name of the new qube")
+    names.check_new_name(arguments.name)
     labels = list(app.labels)
     if not arguments.label:
         raise UsageError(f"give a label, one of {', '.join(labels)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from insula.tools import qvm_create, qvm_remove
+from insula.tools import qvm_clone, qvm_create, qvm_remove
 from tests.unit.tools.conftest import Run
 from tests.unit.tools.fake_daemon import NONE, FakeDaemon, FakeQube, RefusedError, answer
 
@@ -77,6 +77,18 @@ def test_a_property_that_fails_leaves_the_qube_and_is_told(daemon: FakeDaemon, r
     assert done.code == 2
     assert "new was created, but not its property none: no property 'none'" in done.err
     assert ("new", "netvm", b"x") in daemon.asked("admin.vm.property.Set")
+
+
+@pytest.mark.parametrize("name", ["a b", "a\nb", "ä", "a=b", "a label=red"])
+def test_a_name_that_would_break_the_request_is_told(
+    daemon: FakeDaemon, run: Run, name: str
+) -> None:
+    daemon.add(FakeQube("work"))
+    for words in ([qvm_create.main, "-l", "red"], [qvm_clone.main, "work"]):
+        main, *options = words
+        done = run(main, *options, "--", name)
+        assert (done.code, set(daemon.qubes)) == (1, {"dom0", "work"})
+        assert "cannot be the name of a qube\nA name is letters" in done.err
 
 
 def test_a_refused_creation(daemon: FakeDaemon, run: Run) -> None:
