@@ -19,7 +19,7 @@ from insula.client.local_socket import LocalRequest
 from insula.client.relay import relay
 from insula.client.sinks import HARMLESS, DescriptorSink, Sink
 from insula.protocol.open_in_vm import SERVICE, encode_name
-from insula.tools.command import Parser, UsageError, run, say, show
+from insula.tools.command import Parser, UsageError, completed, run, say, show
 
 _PROGRAM = "qvm-open-in-dvm"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+]*://", re.ASCII)
@@ -30,8 +30,26 @@ _EXIT_REFUSED = 255
 
 def main(argv: Sequence[str] | None = None) -> int:
     """qvm-open-in-dvm."""
-    parser = Parser(_PROGRAM, "Open files or addresses, each in a new disposable.")
-    parser.add_argument("files", metavar="FILE|URL", nargs="+", help="what to open")
+    parser = Parser(
+        _PROGRAM,
+        "Open files or addresses, each in a new disposable.",
+        examples={
+            f"{_PROGRAM} invoice.pdf": "look at it, or edit it, where it can do no harm",
+            f"{_PROGRAM} --view-only a.odt b.odt": "and keep no changes",
+            f"{_PROGRAM} https://www.qubes-os.org": "open an address in a browser",
+        },
+        exit_codes={
+            _EXIT_REFUSED: "a disposable could not be had",
+            "other": "the highest status of what opened the files",
+        },
+        notes=(
+            "An edited file takes the place of the old one only whole, and after what opened it "
+            "has ended well. Where the directory cannot be written to it is kept elsewhere, and "
+            "its name is told.",
+        ),
+    )
+    files = parser.add_argument("files", metavar="FILE|URL", nargs="+", help="what to open")
+    completed(files, "files")
     parser.add_argument("--view-only", action="store_true", help="drop changes")
     return run(parser, _run, argv)
 
