@@ -42,6 +42,12 @@ def test_home_is_kept_and_root_is_not(instance: Instance, app: str) -> None:
     assert instance.say("qvm-run", "-p", app, "cat note; ls /etc/lost || true") == "kept\n"
 
 
+def test_a_qube_has_the_processors_it_was_told(instance: Instance, app: str) -> None:
+    instance.say("qvm-prefs", app, "vcpus", "3")
+    instance.say("qvm-start", app)
+    wait_for(lambda: instance.say("qvm-run", "-p", app, "nproc") == "3\n", "its processors")
+
+
 def test_a_qube_knows_who_it_is(instance: Instance, app: str) -> None:
     said = instance.say("qvm-run", "-p", app, "hostname; id -un; pwd; cat /etc/machine-id")
     name, user, home, machine_id = said.split()

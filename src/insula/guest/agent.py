@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from insula.guest import identity, seed
+from insula.guest import identity, processors, seed
 from insula.guest.call import Call
 from insula.guest.loop import Loop
 from insula.guest.parking import Parked
@@ -79,6 +79,7 @@ class Agent:
             ControlType.SEED: self._take_seed,
             ControlType.IDENTITY: self._take_identity,
             ControlType.CLOCK: self._take_clock,
+            ControlType.PROCESSORS: self._take_processors,
             ControlType.ATTACH: self._take_attach,
             ControlType.PARK: lambda _body: self._park(),
             ControlType.SHUTDOWN: lambda _body: self._shut_down(),
@@ -165,6 +166,10 @@ class Agent:
     def _take_clock(self, body: bytes) -> None:
         if self._system:
             seed.set_clock(control.Clock.decode(body).clock)
+
+    def _take_processors(self, _body: bytes) -> None:
+        if self._system:
+            processors.use_all(self._loop.after)
 
     def _take_attach(self, body: bytes) -> None:
         attach = Attach.decode(body)

@@ -36,6 +36,7 @@ class ControlType(enum.IntEnum):
     PARK = 0x1007  # daemon: freeze everything but the agent, for a snapshot
     PARKED = 0x1008  # agent: status and text
     SHUTDOWN = 0x1009  # daemon: end cleanly
+    PROCESSORS = 0x100A  # daemon: it has further processors, to be used
 
 
 class AgentState(enum.IntEnum):
@@ -221,3 +222,8 @@ def park() -> bytes:
 def shutdown() -> bytes:
     """Ask the agent to end the qube cleanly."""
     return frame(ControlType.SHUTDOWN)
+
+
+def processors() -> bytes:
+    """Tell the agent that its machine was given processors."""
+    return frame(ControlType.PROCESSORS)

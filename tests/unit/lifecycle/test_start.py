@@ -1,11 +1,15 @@
 """Starts: their events, what keeps a qube from starting, and what is left of one that fails."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from insula.daemon.engine.interface import EngineError
+from insula.daemon.engine.memory.engine import MemoryMachine
+from insula.daemon.lifecycle.planning import basis_of, order_of
 from insula.daemon.lifecycle.running import machine_name, run_directory
 from insula.daemon.model.errors import (
     QubeNotFoundError,
@@ -15,7 +19,7 @@ from insula.daemon.model.errors import (
 from insula.daemon.model.qube import PowerState, Qube
 from insula.daemon.storage.errors import MissingFileError
 from insula.protocol.errors import ReportableError
-from tests.serving import Instance
+from tests.serving import TEMPLATE, Instance, serving
 
 from .conftest import until
 
@@ -24,6 +28,14 @@ STARTED = [
     *("domain-pre-start", "domain-verify-files", "domain-pre-spawn", *RESETS, "domain-spawn"),
     *("domain-qdb-create", "domain-pre-unpaused", "domain-unpaused", "domain-start"),
 ]
+
+
+@pytest_asyncio.fixture
+async def cloning(tmp_path: Path) -> AsyncIterator[Instance]:
+    """An instance whose qubes start from snapshots."""
+    async with serving(tmp_path / "home", clone=True) as made:
+        await made.template()
+        yield made
 
 
 async def test_a_start_tells_its_events_in_order(instance: Instance, work: Qube) -> None:
@@ -245,3 +257,34 @@ async def _nothing_is_left(instance: Instance, qube: Qube) -> None:
     assert machine_name(qube.uuid) not in await instance.world.engine.machines()
     assert not Path(run_directory(instance.run, qube.uuid)).exists()
     assert instance.world.store.load().runs == []
+
+
+@pytest.mark.parametrize(
+    ("holder", "vcpus", "added"), [(None, 0, 0), ("work", 3, 2), (TEMPLATE, 2, 1), ("work", 1, 0)]
+)
+async def test_a_clone_gets_the_processors_it_was_told(
+    cloning: Instance, holder: str | None, vcpus: int, added: int
+) -> None:
+    work = await cloning.qube("work")
+    if holder is not None:
+        number = str(vcpus).encode()
+        await cloning.ok("admin.vm.property.Set", holder, "vcpus", number)
+    await cloning.snapshots.ensure(work)
+    await cloning.power.start(work)
+    machine = cloning.world.running[work.uuid].machine
+    assert isinstance(machine, MemoryMachine)
+    assert machine.processors_added == added
+
+
+async def test_more_processors_than_usual_need_a_machine_of_another_shape(
+    cloning: Instance,
+) -> None:
+    work = await cloning.qube("work")
+    usual = basis_of(cloning.world, work)
+    await cloning.ok("admin.vm.property.Set", "work", "vcpus", b"8")
+    more = basis_of(cloning.world, work)
+    assert usual is not None
+    assert more is not None
+    assert (usual.shape.maximum_cpus, more.shape.maximum_cpus) == (4, 8)
+    order = order_of(cloning.world, work, None)
+    assert order.first_shape.cpus == 8

@@ -46,6 +46,14 @@ class Capabilities:
     boundary: bool
     warning: str | None = None
 
+    @property
+    def usual_processors(self) -> int | None:
+        """How many a qube gets that was not told how many; None: as many as it is said to have.
+
+        Where they are emulated each costs memory and starts, and the first serves.
+        """
+        return None if self.boundary else 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
@@ -134,6 +142,10 @@ class Machine(Protocol):
 
     async def console(self, end: int) -> None:
         """Join its console to an end, from which an earlier one is taken away."""
+        ...
+
+    async def add_processors(self, count: int) -> None:
+        """Give it count processors beyond those of its shape; the guest has to be told."""
         ...
 
     async def grow(self, memory: int) -> None:

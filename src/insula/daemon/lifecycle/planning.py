@@ -19,6 +19,7 @@ from insula.daemon.storage.plan import Plan
 
 _MIB = 1024 * 1024
 _SHAPE = Shape()
+_PROCESSORS = "vcpus"
 
 
 def basis_of(world: World, qube: Qube) -> Basis | None:
@@ -39,7 +40,7 @@ def snapshot_basis(world: World, qube: Qube) -> Basis | None:
         private_size=PRIVATE_SIZE,
         volatile_size=DISPOSABLE_VOLATILE_SIZE,  # Most clones are disposables.
         kernel=_kernel(world, qube),
-        shape=_SHAPE,
+        shape=_shape(world, qube),
         agent=world.agent.disk,
         agent_digest=world.agent.digest,
     )
@@ -63,7 +64,8 @@ def order_of(world: World, qube: Qube, golden: Golden | None) -> Order:
         volumes=_volumes(world, qube, golden),
         agent=world.agent.disk,
         kernel=_kernel(world, qube),
-        shape=_SHAPE,
+        shape=_shape(world, qube),
+        processors=processors(world, qube),
         memory=max(number("memory") * _MIB, _SHAPE.memory),
         qubesdb=entries(world.system, qube),
         timeout=float(number("qrexec_timeout")),
@@ -71,6 +73,21 @@ def order_of(world: World, qube: Qube, golden: Golden | None) -> Order:
         group=qube.label if shared else None,
         code_cache=CODE_CACHE if shows_windows(world.system, qube) else SMALL_CODE_CACHE,
     )
+
+
+def processors(world: World, qube: Qube) -> int:
+    """How many processors a qube gets: as many as it or its template was told, or is usual."""
+    chain = (qube, *world.system.templates_of(qube))
+    told = any(_PROCESSORS in one.properties for one in chain)
+    usual = world.engine.capabilities.usual_processors
+    if usual is not None and not told:
+        return usual
+    return int(str(value_of(world.system, qube, _PROCESSORS)))
+
+
+def _shape(world: World, qube: Qube) -> Shape:
+    """What a qube's machine is made with; there are as few as can be, for each has snapshots."""
+    return replace(_SHAPE, maximum_cpus=max(_SHAPE.maximum_cpus, processors(world, qube)))
 
 
 def _kernel(world: World, qube: Qube) -> Kernel:

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -27,7 +27,7 @@ from insula.daemon.rpc.calls import Calls
 from insula.daemon.rpc.ports import PortPool
 from insula.daemon.storage.plan import Plan
 from insula.daemon.storage.volumes import Storage, close
-from insula.protocol.control import AgentState, Identity
+from insula.protocol.control import AgentState, Identity, processors
 
 CLONE_TIMEOUT = 60.0  # seconds until the agent of a clone answers, on a busy host
 READOPT_TIMEOUT = 10.0
@@ -62,6 +62,14 @@ class Order:
     golden: Golden | None = None
     group: str | None = None
     code_cache: int = CODE_CACHE
+    processors: int = 1
+
+    @property
+    def first_shape(self) -> Shape:
+        """What its machine is made with: all that it is to have, if it is no copy of another."""
+        if self.golden is not None:
+            return self.shape
+        return replace(self.shape, cpus=self.processors)
 
     @property
     def identity(self) -> Identity:
@@ -155,6 +163,10 @@ async def bring_up(
         if order.memory > order.shape.memory:
             await machine.grow(order.memory - order.shape.memory)
             phases.over("grow")
+        if order.golden is not None and order.processors > order.shape.cpus:
+            await machine.add_processors(order.processors - order.shape.cpus)
+            link.send(processors())
+            phases.over("processors")
         undo.pop_all()
     log.info("machine brought up", extra={"qube": order.name, **phases.milliseconds})
     return RunningQube(
@@ -190,7 +202,7 @@ async def _launch(order: Order, engine: Engine, storage: Storage, place: Path) -
                 run=place,
                 disks=disks,
                 kernel=order.kernel,
-                shape=order.shape,
+                shape=order.first_shape,
                 golden=order.golden.directory if order.golden is not None else None,
                 golden_sizes=order.golden.sizes if order.golden is not None else {},
                 group=order.group,

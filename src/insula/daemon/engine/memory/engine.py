@@ -40,6 +40,7 @@ class MemoryMachine:
         self._watch = asyncio.create_task(self._follow())
         self._console: asyncio.Task[None] | None = None
         self.memory_added = 0
+        self.processors_added = 0
         self.disks: dict[str, Disk] = {}
         self.resized: dict[str, int] = {}
 
@@ -110,6 +111,9 @@ class MemoryMachine:
         near = socket.socket(fileno=os.dup(end))
         near.setblocking(False)
         self._console = asyncio.create_task(_echo(near))
+
+    async def add_processors(self, count: int) -> None:
+        self.processors_added = count
 
     async def grow(self, memory: int) -> None:
         self.memory_added = memory

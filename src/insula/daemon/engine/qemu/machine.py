@@ -116,6 +116,9 @@ class QemuMachine:
                 return described != "null" and not described.startswith("disconnected")
         return False
 
+    async def add_processors(self, count: int) -> None:
+        await plugging.add_processors(self._monitor, self.name, count)
+
     async def grow(self, memory: int) -> None:
         await plugging.grow(self._monitor, self.name, memory)
 

@@ -180,6 +180,23 @@ async def grow(monitor: Monitor, name: str, memory: int) -> None:
     await monitor.execute("qom-set", {"path": where, "property": "requested-size", "value": wanted})
 
 
+async def add_processors(monitor: Monitor, name: str, count: int) -> None:
+    """Give a machine more processors.
+
+    Raises:
+        EngineError: there is no room for as many, or one was refused; those before it stay.
+    """
+    places = await monitor.execute("query-hotpluggable-cpus")
+    # As QEMU tells them the last comes first.
+    free = [one for one in reversed(places) if "qom-path" not in one]
+    if count > len(free):
+        raise EngineError(f"{name} has room for {len(free)} more processors, not {count}")
+    for place in free[:count]:
+        core = place["props"].get("core-id", 0)
+        device = {"driver": place["type"], "id": f"cpu{place['props']['socket-id']}-{core}"}
+        await monitor.execute("device_add", {**device, **place["props"]})
+
+
 async def _plug_growth(monitor: Monitor) -> None:
     size = await monitor.execute("qom-get", {"path": "/machine", "property": "memory"})
     taken = sum(one["data"]["size"] for one in await monitor.execute("query-memory-devices"))

@@ -235,7 +235,8 @@ _COMMON = (
     Property(
         name="vcpus",
         kind="int",
-        help="Virtual processors of the qube.",
+        help="Virtual processors of the qube. Under software emulation it has one unless this is "
+        "set, for the qube or its template.",
         default=defaults.from_template("vcpus", defaults.constant(2)),
         parse=_NUMBER,
     ),
