@@ -1,5 +1,6 @@
 """Devices that are there when a test says so."""
 
+import asyncio
 from collections.abc import Mapping
 
 from insula.protocol.devices import DeviceInfo
@@ -11,6 +12,7 @@ class FakeDriver:
 
     def __init__(self, devclass: str) -> None:
         self.devclass = devclass
+        self.gives = True
         self.shown: dict[str, list[DeviceInfo]] = {}
         self.broken = False
         self.given: list[tuple[str, str, dict[str, str]]] = []
@@ -19,6 +21,7 @@ class FakeDriver:
         return self.shown.get(backend, [])
 
     async def attach(self, frontend: str, device: DeviceInfo, options: Mapping[str, str]) -> None:
+        await asyncio.sleep(0)  # Others have their turn meanwhile, as with real ones.
         if self.broken:
             raise ReportableError("it does not let go")
         self.given.append((frontend, str(device.name), dict(options)))

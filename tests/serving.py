@@ -16,6 +16,8 @@ from insula.daemon.engine.interface import Capabilities
 from insula.daemon.engine.memory.engine import MemoryEngine
 from insula.daemon.lifecycle.administration import Administration, NewQube
 from insula.daemon.lifecycle.agent_volume import AgentVolume
+from insula.daemon.lifecycle.appearing import Appearing
+from insula.daemon.lifecycle.asking import DeviceAgent
 from insula.daemon.lifecycle.consoles import Consoles
 from insula.daemon.lifecycle.devices import Devices
 from insula.daemon.lifecycle.events import Events
@@ -70,6 +72,7 @@ class Instance:
     devices: Devices
     consoles: Consoles
     drivers: dict[str, FakeDriver]
+    appearing: Appearing
     allows: Allows = nothing_allowed
     told: list[Event] = field(default_factory=list)
 
@@ -243,6 +246,10 @@ async def open_instance(
     drivers = {devclass: FakeDriver(devclass) for devclass in ("block", "pci", "usb")}
     devices = Devices(world, tuple(drivers.values()))
     power.start_checks.append(devices.check_start)
+    power.start_steps.append(devices.give_required)
+    appearing = Appearing(world, devices, DeviceAgent(world.system, run))
+    appearing.start()
+    undo.push_async_callback(appearing.close)
     consoles = Consoles(world)
     undo.callback(consoles.close)
     firewall = Firewall(world)
@@ -262,6 +269,7 @@ async def open_instance(
         devices,
         consoles,
         drivers,
+        appearing,
     )
     world.events.add(instance.told.append)
     server = AdminServer(run, instance.api)

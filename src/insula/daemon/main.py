@@ -18,7 +18,9 @@ from insula.daemon.admin.calls import Api
 from insula.daemon.admin.local import LocalServer
 from insula.daemon.admin.local_calls import FOR_CALLER, LocalCalls
 from insula.daemon.admin.server import AdminServer
+from insula.daemon.devices.driver import Driver
 from insula.daemon.devices.pci import PciDriver
+from insula.daemon.devices.shown import BlockDriver, MicDriver, UsbDriver
 from insula.daemon.engine.interface import Engine
 from insula.daemon.engine.memory.engine import MemoryEngine
 from insula.daemon.engine.qemu.arguments import Accelerator
@@ -27,6 +29,8 @@ from insula.daemon.engine.qemu.engine import QemuEngine
 from insula.daemon.lifecycle import autostart, clock, pressure, reconcile
 from insula.daemon.lifecycle.administration import Administration
 from insula.daemon.lifecycle.agent_volume import AgentVolume
+from insula.daemon.lifecycle.appearing import Appearing
+from insula.daemon.lifecycle.asking import DeviceAgent
 from insula.daemon.lifecycle.consoles import Consoles
 from insula.daemon.lifecycle.devices import Devices
 from insula.daemon.lifecycle.events import Events
@@ -115,8 +119,11 @@ async def _serve(home: Path, run: Path) -> None:
         administration = Administration(world)
         viewers = Viewers(keeper, run, root=os.geteuid() == 0)
         volumes = Volumes(world, snapshots)
-        devices = Devices(world, (PciDriver(),))
+        devices = Devices(world, _drivers(world))
         power.start_checks.append(devices.check_start)
+        power.start_steps.append(devices.give_required)
+        appearing = Appearing(world, devices, DeviceAgent(world.system, run))
+        undo.push_async_callback(appearing.close)
         consoles = Consoles(world)
         undo.callback(consoles.close)
         firewall = Firewall(world)
@@ -144,6 +151,7 @@ async def _serve(home: Path, run: Path) -> None:
         await admin_server.start()
         undo.push_async_callback(admin_server.close)
         await taking_over
+        appearing.start()
         await reconcile.remove_all(administration, unused)
         session = f"{_boot()} {(await keeper.hello())['pid']}"
         starts = partial(autostart.start_all, world, power, session)
@@ -156,6 +164,15 @@ async def _serve(home: Path, run: Path) -> None:
         await _until_told_to_stop(calls.stopping)
         if calls.stopping.is_set():
             undo.push_async_callback(_stop_keeper, keeper)
+
+
+def _drivers(world: World) -> tuple[Driver, ...]:
+    """Classes of devices; a qube shows what it wrote to its QubesDB."""
+
+    def written(backend: str) -> dict[str, str]:
+        return world.untrusted_written.get(world.system.named(backend).uuid, {})
+
+    return PciDriver(), BlockDriver(written), UsbDriver(written), MicDriver()
 
 
 def _owned(undo: AsyncExitStack, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":

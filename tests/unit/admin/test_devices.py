@@ -1,8 +1,11 @@
 """Devices over the Admin API (admin-api.md sections 3.7 and 4.8)."""
 
+import asyncio
+
 import pytest
 
 from insula.daemon.model.qube import Qube
+from insula.protocol.admin import Refusal
 from insula.protocol.devices import DeviceInfo
 from tests.serving import Instance
 
@@ -227,6 +230,145 @@ async def test_a_driver_that_fails_gives_nothing(instance: Instance) -> None:
     refused = await instance.refused(f"{USB}.Attach", "work", STICK_ARGUMENT)
     assert refused == "QubesException"
     assert await instance.ok(f"{USB}.Attached", "work") == ""
+
+
+async def test_a_disk_is_attached_with_all_its_options(instance: Instance) -> None:
+    await instance.power.start(instance.system.named("work"))
+    instance.told.clear()
+    await instance.ok(f"{BLOCK}.Attach", "work", "dom0+sda", b"_read-only='1'")
+    listed = await instance.ok(f"{BLOCK}.Attached", "work")
+    assert listed == (
+        "dom0+sda:stick:0 device_id='stick:0' port_id='sda' devclass='block' "
+        "backend_domain='dom0' mode='manual' frontend_domain='work' _read-only='yes' "
+        "_frontend-dev='xvdi'\n"
+    )
+    options = "{'read-only': 'yes', 'frontend-dev': 'xvdi'}"
+    device = {"device": "dom0:sda:stick:0", "options": options}
+    assert [(one.name, one.fields) for one in instance.told] == [
+        ("device-pre-attach:block", device),
+        ("device-attach:block", device),
+    ]
+
+
+async def test_a_disk_that_is_read_only_is_not_attached_writable(instance: Instance) -> None:
+    locked = DeviceInfo(devclass="block", backend="dom0", port="sr0", data={"mode": "r"})
+    instance.drivers["block"].shown["dom0"] = [locked]
+    await instance.power.start(instance.system.named("work"))
+    refused = await instance.refused(f"{BLOCK}.Attach", "work", "dom0+sr0", b"_read-only='no'")
+    assert refused == "QubesValueError"
+    assert await instance.ok(f"{BLOCK}.Attached", "work") == ""
+
+
+async def test_the_backend_of_a_disk_has_to_run(instance: Instance) -> None:
+    await instance.qube("disks")
+    await instance.power.start(instance.system.named("work"))
+    for method, kind in ((BLOCK, "QubesVMNotRunningError"), (USB, None)):
+        assert await instance.refused(f"{method}.Attach", "work", "disks+sda") == kind
+
+
+async def test_what_dom0_gets(instance: Instance) -> None:
+    shown = DeviceInfo(devclass="block", backend="work", port="sda")
+    instance.drivers["block"].shown["work"] = [shown]
+    instance.drivers["usb"].shown["work"] = [DeviceInfo(devclass="usb", backend="work", port="1-1")]
+    await instance.power.start(instance.system.named("work"))
+    await instance.ok(f"{BLOCK}.Attach", "dom0", "work+sda")
+    assert "frontend_domain='dom0'" in await instance.ok(f"{BLOCK}.Attached", "dom0")
+    await instance.ok(f"{BLOCK}.Detach", "dom0", "work+sda")
+    assert await instance.refused(f"{USB}.Attach", "dom0", "work+1-1") == "QubesException"
+    assert await instance.refused(f"{PCI}.Attach", "dom0", "dom0+00_1f.3") == "QubesException"
+
+
+async def test_a_device_is_not_given_to_its_own_backend(instance: Instance) -> None:
+    instance.drivers["usb"].shown["work"] = [DeviceInfo(devclass="usb", backend="work", port="1-1")]
+    await instance.power.start(instance.system.named("work"))
+    assert await instance.refused(f"{USB}.Attach", "work", "work+1-1") == "QubesException"
+
+
+async def test_pci_devices_are_not_attached_to_a_pvh_qube(instance: Instance) -> None:
+    await instance.power.start(instance.system.named("work"))
+    assert await instance.refused(f"{PCI}.Attach", "work", "dom0+00_1f.3") == "QubesException"
+
+
+async def test_a_halted_qube_comes_before_an_absent_device(instance: Instance) -> None:
+    refused = await instance.refused(f"{USB}.Attach", "work", "dom0+9-9")
+    assert refused == "QubesVMNotRunningError"
+
+
+async def test_what_is_known_of_nothing_may_be_denied(instance: Instance) -> None:
+    await instance.ok("admin.vm.device.denied.Add", "work", "", b"u08****")
+    assert await instance.refused(f"{USB}.Attach", "work", STICK_ARGUMENT) is None
+    assert await instance.refused(f"{USB}.Attach", "work", "dom0+9-9") is None
+
+
+async def test_two_qubes_at_once_do_not_get_one_device(instance: Instance) -> None:
+    await instance.qube("other")
+    for name in ("work", "other"):
+        await instance.power.start(instance.system.named(name))
+    answers = await asyncio.gather(
+        instance.ask(f"{USB}.Attach", "work", STICK_ARGUMENT),
+        instance.ask(f"{USB}.Attach", "other", STICK_ARGUMENT),
+    )
+    (refusal,) = (answer for answer in answers if isinstance(answer, Refusal))
+    assert refusal.kind == "DeviceAlreadyAttached"
+    assert len(instance.drivers["usb"].given) == 1
+
+
+async def test_denied_devices_may_be_assigned(instance: Instance) -> None:
+    await instance.ok("admin.vm.device.denied.Add", "work", "", b"u08****")
+    await instance.ok(f"{USB}.Assign", "work", STICK_ARGUMENT, AUTO)
+
+
+@pytest.mark.parametrize("mode", [b"auto-attach", b"required", b"ask-to-attach"])
+async def test_whatever_the_mode_an_attach_is_by_hand(instance: Instance, mode: bytes) -> None:
+    await instance.power.start(instance.system.named("work"))
+    await instance.ok("admin.vm.device.denied.Add", "work", "", b"u08****")
+    payload = b"mode='%s'" % mode
+    assert await instance.refused(f"{USB}.Attach", "work", STICK_ARGUMENT, payload) is None
+    await instance.ok("admin.vm.device.denied.Remove", "work", "", b"all")
+    await instance.ok(f"{USB}.Attach", "work", STICK_ARGUMENT, payload)
+    assert await instance.ok(f"{USB}.Attached", "work") == _line("manual")
+    assert instance.system.named("work").assignments == ()
+
+
+@pytest.mark.parametrize("assigned", ["dom0+2-1+_", "dom0+_+1234+abcd+S1+u080650", "_+2-1+_"])
+async def test_assignments_of_any_are_named_as_they_are(instance: Instance, assigned: str) -> None:
+    any_id = b" device_id='*'" if assigned.endswith("_") else b""
+    await instance.ok(f"{USB}.Assign", "work", assigned, AUTO + any_id)
+    again = await instance.refused(f"{USB}.Assign", "work", assigned, AUTO + any_id)
+    assert again == "DeviceAlreadyAssigned"
+    listed = await instance.ok(f"{USB}.Assigned", "work")
+    assert "*" in listed.partition(" ")[0]
+    place = "+".join(assigned.split("+")[:2])
+    assert await instance.ok(f"{USB}.Assigned", "work", place) == listed
+    if assigned != "dom0+2-1+_":
+        gone = await instance.refused(f"{USB}.Unassign", "work", STICK_ARGUMENT)
+        assert gone == "DeviceNotAssigned"
+    await instance.ok(f"{USB}.Set.assignment", "work", assigned, b"ask-to-attach")
+    assert "mode='ask-to-attach'" in await instance.ok(f"{USB}.Assigned", "work")
+    await instance.ok(f"{USB}.Unassign", "work", assigned)
+    assert await instance.ok(f"{USB}.Assigned", "work") == ""
+
+
+async def test_a_qube_loses_what_was_assigned_with_it(instance: Instance) -> None:
+    await instance.qube("other")
+    await instance.ok(f"{USB}.Assign", "other", STICK_ARGUMENT, AUTO)
+    await instance.ok("admin.vm.Remove", "other")
+    await instance.qube("other")
+    assert await instance.ok(f"{USB}.Assigned", "other") == ""
+
+
+@pytest.mark.parametrize("codes", [b"u08****u08****", b"u08", b"x08****"])
+async def test_what_is_no_interface_is_not_allowed_again(instance: Instance, codes: bytes) -> None:
+    refused = await instance.refused("admin.vm.device.denied.Remove", "work", "", codes)
+    assert refused in ("QubesValueError", "QubesPropertyValueError")
+
+
+async def test_who_takes_no_argument_and_no_payload(instance: Instance) -> None:
+    for name in ("Available", "Assigned", "Attached", "Unassign", "Detach"):
+        assert await instance.refused(f"{USB}.{name}", "work", "", b"x") is None
+    assert await instance.refused("admin.vm.device.denied.List", "work", "x") is None
+    assert await instance.refused("admin.deviceclass.List", "work") is None
+    assert await instance.refused("admin.deviceclass.List", "dom0", "x") is None
 
 
 @pytest.mark.parametrize("argument", ["dom0+2-9", "dom0+2-1+other", "dom0+_+other"])

@@ -21,6 +21,7 @@ class PciDriver:
     """Shows what the host has; a qube can be given none of it yet."""
 
     devclass = "pci"
+    gives = False
 
     def __init__(self, devices: Path = DEVICES) -> None:
         self._devices = devices

@@ -3,11 +3,12 @@
 What a class of devices can do is its driver's; a class without one has no devices.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from insula.daemon.devices.driver import Driver, OptionError, checked
+from insula.daemon.devices.driver import Driver, OptionError, checked, settled
 from insula.daemon.lifecycle.world import World
 from insula.daemon.model.assignments import Assignment
 from insula.daemon.model.edit import Edit
@@ -23,9 +24,15 @@ from insula.daemon.model.errors import (
     RefusedSilentlyError,
     ValueRefusedError,
 )
-from insula.daemon.model.properties.qubes import value_of
+from insula.daemon.model.properties.qubes import BY_CLASS, value_of
 from insula.daemon.model.qube import PowerState, Qube, QubeClass
 from insula.protocol.devices import ANY, DeviceInfo, DeviceName, interfaces_of, matches
+from insula.protocol.errors import ReportableError
+
+_DENIED = "devices_denied"
+_SYSTEM_NODES = ("xvda", "xvdb", "xvdc")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,7 @@ class Devices:
         self._world = world
         self._drivers = {driver.devclass: driver for driver in drivers}
         self._attached: dict[UUID, list[Attached]] = {}
+        self._in_hand: set[tuple[str, DeviceName]] = set()
 
     def available(self, devclass: str, backend: Qube) -> list[DeviceInfo]:
         """What a qube shows."""
@@ -55,8 +63,8 @@ class Devices:
 
     def attached(self, devclass: str, frontend: Qube) -> list[Attached]:
         """What a qube has now."""
-        if frontend.uuid not in self._world.running:
-            self._attached.pop(frontend.uuid, None)  # It went with its machine.
+        if not _is_up(frontend):
+            return []  # They went with its machine.
         held = self._attached.get(frontend.uuid, [])
         return [one for one in held if one.device.devclass == devclass]
 
@@ -148,36 +156,54 @@ class Devices:
                 return one
         return None
 
-    async def attach(self, frontend: Qube, device: DeviceInfo, options: Mapping[str, str]) -> None:
-        """Give a device to a running qube.
+    async def attach(
+        self, frontend: Qube, devclass: str, name: DeviceName, options: Mapping[str, str]
+    ) -> None:
+        """Give a device to a running qube, as somebody asked for by hand.
 
         Raises:
             ReportableError: it cannot have it.
-            RefusedSilentlyError: it is never to have a device of that kind.
+            RefusedSilentlyError: no device is meant, or one that it is never to have.
         """
-        driver = self._drivers[device.devclass]
-        found = _options(device.devclass, options)
-        _check_class(frontend, device.devclass, device.backend)
-        if (
-            device.devclass == "pci"
-            and value_of(self._world.system, frontend, "virt_mode") == "pvh"
-        ):
-            raise RefusedError(f"Qube {frontend.name} is pvh, and such have no PCI devices")
+        found = self.present(devclass, name)
+        self._check_denied(frontend, found)
+        if not _is_up(frontend):
+            raise NotRunningError(frontend.name)
+        if devclass == "block" and name.backend != ANY:
+            backend = self._world.system.named(name.backend)
+            if not _is_up(backend):
+                raise NotRunningError(backend.name)
+        if len(found) != 1:
+            raise RefusedSilentlyError(f"{len(found)} devices are meant by {name}")
         async with self._world.lock(frontend.uuid):
-            if frontend.halted:
+            if not _is_up(frontend):
                 raise NotRunningError(frontend.name)
-            if (holder := self.holder(device)) is not None:
-                raise DeviceAlreadyAttachedError(str(device.name), holder.name)
-            self._check_denied(frontend, device)
-            told = {"device": str(device.name), "options": found}
-            tell = self._world.events.tell
-            tell(frontend, f"device-pre-attach:{device.devclass}", **told)
-            await driver.attach(frontend.name, device, found)
-            self._attached.setdefault(frontend.uuid, []).append(Attached(device, found))
-            tell(frontend, f"device-attach:{device.devclass}", **told)
+            await self.give(frontend, found[0], options)
+
+    async def give(self, frontend: Qube, device: DeviceInfo, options: Mapping[str, str]) -> None:
+        """Give a device to a running qube, whose lock the caller holds.
+
+        Raises:
+            ReportableError: it cannot have it.
+        """
+        reserved = device.devclass, device.name
+        if (holder := self._keeper(frontend, device)) is not None or reserved in self._in_hand:
+            raise DeviceAlreadyAttachedError(
+                str(device.name), "another qube" if holder is None else holder.name
+            )
+        found = self._settled(frontend, device, options)
+        told = {"device": str(device.name), "options": found}
+        self._in_hand.add(reserved)
+        try:
+            self._world.events.tell(frontend, f"device-pre-attach:{device.devclass}", **told)
+            await self._drivers[device.devclass].attach(frontend.name, device, found)
+        finally:
+            self._in_hand.discard(reserved)
+        self._attached.setdefault(frontend.uuid, []).append(Attached(device, found))
+        self._world.events.tell(frontend, f"device-attach:{device.devclass}", **told)
 
     async def detach(self, frontend: Qube, devclass: str, backend: str, port: str) -> None:
-        """Take a device away from a qube.
+        """Take a device away from a qube, as somebody asked for by hand.
 
         Raises:
             DeviceNotAttachedError: it does not have it.
@@ -201,56 +227,144 @@ class Devices:
             self._attached[frontend.uuid].remove(one)
             self._world.events.tell(frontend, f"device-detach:{devclass}", port=where)
 
+    async def lose(self, device: DeviceInfo) -> None:
+        """Take a device that is not there any more away from whoever had it."""
+        for qube in self._world.system.in_order():
+            async with self._world.lock(qube.uuid):
+                for one in self.attached(device.devclass, qube):
+                    if one.device.name == device.name:
+                        await self._lose(qube, one)
+
+    async def _lose(self, frontend: Qube, one: Attached) -> None:
+        where = f"{one.device.backend}:{one.device.port}"
+        devclass = one.device.devclass
+        self._world.events.tell(frontend, f"device-pre-detach:{devclass}", port=where)
+        try:
+            await self._drivers[devclass].detach(frontend.name, one.device)
+        except ReportableError as error:
+            log.warning("a device is gone", extra={"qube": frontend.name, "why": str(error)})
+        self._attached[frontend.uuid].remove(one)
+        self._world.events.tell(frontend, f"device-detach:{devclass}", port=where)
+
+    def forget(self, frontend: Qube) -> None:
+        """A qube's machine is gone, and what it had with it."""
+        for one in self._attached.pop(frontend.uuid, []):
+            where = f"{one.device.backend}:{one.device.port}"
+            self._world.events.tell(frontend, f"device-detach:{one.device.devclass}", port=where)
+
     def check_start(self, qube: Qube) -> None:
         """Refuse to start a qube without what it requires.
 
         Raises:
             RefusedError: something is missing, or cannot be given to it.
         """
-        for assignment in qube.assignments:
-            if assignment.mode != "required":
+        for assignment in required(qube):
+            devclass, name = assignment.devclass, self.name(assignment)
+            found = self.present(devclass, name)
+            if not found:
+                why, hint = "which is not there", "Plug it in, or: "
+            elif not self._drivers[devclass].gives:
+                why, hint = "which cannot be given to qubes yet", "Start it without: "
+            elif all(self._keeper(qube, device) is not None for device in found):
+                why, hint = "which another qube has", "Detach it there, or: "
+            else:
                 continue
-            name = DeviceName(self._backend(assignment), assignment.port, assignment.device_id)
-            if not self.present(assignment.devclass, name):
-                raise RefusedError(
-                    f"Qube {qube.name} requires {assignment.devclass} device {name}, which is not "
-                    "there",
-                    f"Plug it in, or: qvm-device {assignment.devclass} unassign {qube.name} {name}",
-                )
             raise RefusedError(
-                f"Qube {qube.name} requires {assignment.devclass} device {name}, and devices are "
-                "not given to a starting qube yet",
-                f"Start it without: qvm-device {assignment.devclass} unassign {qube.name} {name}",
+                f"Qube {qube.name} requires {devclass} device {name}, {why}",
+                f"{hint}qvm-device {devclass} unassign {qube.name} {name}",
             )
+
+    async def give_required(self, qube: Qube) -> None:
+        """Give a qube that is about to be started what it requires; the caller holds its lock.
+
+        Raises:
+            ReportableError: something cannot be given to it.
+        """
+        for assignment in required(qube):
+            found = self.present(assignment.devclass, self.name(assignment))
+            mine = [one.device.name for one in self.attached(assignment.devclass, qube)]
+            if any(device.name in mine for device in found):
+                continue  # By an assignment that says more of it.
+            free = [device for device in found if self._keeper(qube, device) is None]
+            if not free:
+                raise RefusedError(
+                    f"Qube {qube.name} requires {assignment.devclass} device "
+                    f"{self.name(assignment)}, which is gone"
+                )
+            await self.give(qube, free[0], assignment.options)
+
+    def name(self, assignment: Assignment) -> DeviceName:
+        """The device of an assignment."""
+        backend = self._world.system.find(assignment.backend)
+        known = ANY if backend is None else backend.name
+        return DeviceName(known, assignment.port, assignment.device_id)
 
     def text(self, assignment: Assignment) -> str:
         """A device as events name it."""
-        backend = self._backend(assignment)
-        return str(DeviceName(backend, assignment.port, assignment.device_id))
+        return str(self.name(assignment))
 
-    def _backend(self, assignment: Assignment) -> str:
-        backend = self._world.system.find(assignment.backend)
-        return ANY if backend is None else backend.name
+    def _keeper(self, frontend: Qube, device: DeviceInfo) -> Qube | None:
+        """The qube that keeps another from having a device; several may have the microphone."""
+        if device.devclass != "mic":
+            return self.holder(device)
+        mine = (one.device.name for one in self.attached("mic", frontend))
+        return frontend if device.name in mine else None
+
+    def _settled(
+        self, frontend: Qube, device: DeviceInfo, options: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Options that a device is given to a qube with; refuses what may not be given to it."""
+        devclass, system = device.devclass, self._world.system
+        _check_class(frontend, devclass, device.backend)
+        if device.backend == frontend.name:
+            raise RefusedError(f"{device.name} is {frontend.name}'s own already")
+        if devclass == "usb" and frontend.klass is QubeClass.ADMIN:
+            raise RefusedError("dom0 gets no USB devices of qubes")
+        if devclass == "pci" and value_of(system, frontend, "virt_mode") == "pvh":
+            raise _pvh(frontend)
+        taken = [one.options.get("frontend-dev", "") for one in self.attached("block", frontend)]
+        if frontend.klass.is_machine:
+            kernel = value_of(system, frontend, "kernel")
+            taken += [*_SYSTEM_NODES, *(["xvdd"] if kernel else [])]
+        try:
+            return settled(device, checked(devclass, options), taken)
+        except OptionError as error:
+            raise ValueRefusedError(str(error)) from None
 
     def _checked(self, frontend: Qube, assignment: Assignment) -> Assignment:
         if frontend.klass is QubeClass.REMOTE:
             raise RefusedError(f"Qube {frontend.name} is on another system and has no devices here")
         if assignment.port == ANY and assignment.device_id == ANY:
             raise ValueRefusedError("Name the port or the device; any of both is none")
-        _check_class(frontend, assignment.devclass, self._backend(assignment))
-        pinned = frontend.properties.get("virt_mode")
-        if assignment.devclass == "pci" and pinned == "pvh":
-            raise RefusedError(
-                f"Qube {frontend.name} is pvh, and such have no PCI devices",
-                f"Change it first: qvm-prefs {frontend.name} virt_mode hvm",
-            )
+        _check_class(frontend, assignment.devclass, self.name(assignment).backend)
+        if assignment.devclass == "pci" and frontend.properties.get("virt_mode") == "pvh":
+            raise _pvh(frontend)
         return replace(assignment, options=_options(assignment.devclass, assignment.options))
 
-    def _check_denied(self, frontend: Qube, device: DeviceInfo) -> None:
-        denied = interfaces_of(str(value_of(self._world.system, frontend, "devices_denied") or ""))
-        for code in interfaces_of(device.interfaces):
-            if denied and (code.startswith("?") or any(matches(one, code) for one in denied)):
-                raise RefusedSilentlyError(f"{frontend.name} is denied devices such as {code}")
+    def _check_denied(self, frontend: Qube, devices: Sequence[DeviceInfo]) -> None:
+        if _DENIED not in BY_CLASS[frontend.klass]:
+            return
+        denied = interfaces_of(str(value_of(self._world.system, frontend, _DENIED) or ""))
+        if denied and not devices:
+            raise RefusedSilentlyError("nothing is known of a device that may be a denied one")
+        for device in devices:
+            for code in interfaces_of(device.interfaces):
+                if denied and (code.startswith("?") or any(matches(one, code) for one in denied)):
+                    raise RefusedSilentlyError(f"{frontend.name} is denied devices such as {code}")
+
+
+def required(qube: Qube) -> list[Assignment]:
+    """What a qube does not start without, the most specific first."""
+    return by_weight(one for one in qube.assignments if one.mode == "required")
+
+
+def by_weight(assignments: Iterable[Assignment]) -> list[Assignment]:
+    """Assignments in the order in which they apply: port and id, port, id, anything."""
+    return sorted(assignments, key=lambda one: (one.port == ANY, one.device_id == ANY))
+
+
+def _is_up(qube: Qube) -> bool:
+    return not (qube.klass.is_machine and qube.halted)
 
 
 def _identity(assignment: Assignment) -> tuple[str, UUID | None, str, str]:
@@ -272,6 +386,13 @@ def _check_class(frontend: Qube, devclass: str, backend: str) -> None:
         raise RefusedError("PCI devices are dom0's alone to give")
     if frontend.klass is QubeClass.ADMIN:
         raise RefusedError("dom0 has its PCI devices already")
+
+
+def _pvh(frontend: Qube) -> RefusedError:
+    return RefusedError(
+        f"Qube {frontend.name} is pvh, and such have no PCI devices",
+        f"Change it first: qvm-prefs {frontend.name} virt_mode hvm",
+    )
 
 
 def _require_there(edit: Edit, qube: Qube) -> None:

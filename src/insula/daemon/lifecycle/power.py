@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -63,6 +63,8 @@ class Power:
             check_start,
             partial(check_in_place, world.system),
         ]
+        # What is done to a qube that is up, before it is said to be.
+        self.start_steps: list[Callable[[Qube], Awaitable[None]]] = []
 
     async def start(self, qube: Qube) -> None:
         """Start a qube; nothing happens when it is not halted. Who asks meanwhile shares the end.
@@ -355,19 +357,34 @@ class Power:
                 order, run.xid, world.engine, world.storage, world.run, on_launched=launched
             )
         except BaseException as error:
-            killed = isinstance(error, asyncio.CancelledError)
-            reason = str(_killed(qube) if killed else error) or type(error).__name__
-            log.warning("qube not started", extra={"qube": qube.name, "why": reason})
-            if isinstance(error, ReportableError) and error.hint is None:
-                error.hint = f"What it was doing is in {world.storage.home}/log/insulad.log"
-            world.events.tell(qube, "domain-start-failed", reason=reason)
+            self._tell_failed(qube, error)
             await through(self._spawn(self._endings.clear_up(qube, spawned=spawned)))
             raise
         running.started = run.started
         self._adopted(qube, running)
+        try:
+            for step in self.start_steps:
+                await step(qube)
+        except BaseException as error:
+            await through(self._spawn(self._undo_start(qube, running, error)))
+            raise
         world.events.tell(qube, "domain-start", start_guid=True)
         milliseconds = round((time.monotonic() - begun) * 1000)
         log.info("qube started", extra={"qube": qube.name, "start_ms": milliseconds})
+
+    def _tell_failed(self, qube: Qube, error: BaseException) -> None:
+        killed = isinstance(error, asyncio.CancelledError)
+        reason = str(_killed(qube) if killed else error) or type(error).__name__
+        log.warning("qube not started", extra={"qube": qube.name, "why": reason})
+        if isinstance(error, ReportableError) and error.hint is None:
+            error.hint = f"What it was doing is in {self._world.storage.home}/log/insulad.log"
+        self._world.events.tell(qube, "domain-start-failed", reason=reason)
+
+    async def _undo_start(self, qube: Qube, running: RunningQube, error: BaseException) -> None:
+        """End a qube that is up and yet not started; its starter holds its lock."""
+        self._tell_failed(qube, error)
+        await running.machine.kill()
+        await self._ended(qube, running)
 
     async def _start_network(self, qube: Qube) -> None:
         """Start what a qube gets its network from; it may be changed to wait for us meanwhile."""

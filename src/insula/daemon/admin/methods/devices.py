@@ -1,6 +1,7 @@
 """Devices of qubes (admin-api.md section 4.8)."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
@@ -118,12 +119,8 @@ async def attach(devclass: str, call: Call) -> str:
     _refuse_remote(call.destination)
     name = _name(call)
     wanted = _assignment(devclass, call)
-    found = call.api.devices.present(devclass, name)
-    if wanted.device_id != ANY:
-        found = [device for device in found if device.device_id == wanted.device_id]
-    if len(found) != 1:
-        raise RefusedSilentlyError(f"{len(found)} devices are meant by {name}")
-    await call.api.devices.attach(call.destination, found[0], wanted.options)
+    meant = DeviceName(name.backend, name.port, wanted.device_id)
+    await call.api.devices.attach(call.destination, devclass, meant, wanted.options)
     return ""
 
 
@@ -140,8 +137,6 @@ async def list_denied(call: Call) -> str:
 
 async def add_denied(call: Call) -> str:
     added = _codes(call, call.payload_text())
-    if len(set(added)) != len(added):
-        raise ValueRefusedError("An interface is given twice")
     await _deny(call, {*interfaces_of(_denied(call)), *added})
     return ""
 
@@ -164,7 +159,10 @@ def _codes(call: Call, text: str) -> tuple[str, ...]:
     if len(text) % INTERFACE_SIZE:
         raise ValueRefusedError(f"An interface has {INTERFACE_SIZE} characters")
     interfaces(call.api.world.system, call.destination, text)
-    return interfaces_of(text)
+    codes = interfaces_of(text)
+    if len(set(codes)) != len(codes):
+        raise ValueRefusedError("An interface is given twice")
+    return codes
 
 
 async def _deny(call: Call, codes: Iterable[str]) -> None:
@@ -194,7 +192,7 @@ def _place(call: Call) -> tuple[str, str]:
     backend, plus, port = call.argument.partition("+")
     if call.argument and not plus:
         raise RefusedSilentlyError(f"not a port of a qube: {call.argument!r}")
-    return backend, port
+    return ANY if backend == "_" else backend, ANY if port == "_" else port
 
 
 def _backend(call: Call, assignment: Assignment) -> str:
@@ -249,16 +247,9 @@ def _named_assignment(devclass: str, call: Call) -> Assignment:
         device_id=ANY if name.device_id is None else name.device_id,
         mode="manual",
     )
-    if name.device_id is None and call.api.devices.assignment(call.destination, wanted) is None:
-        identified = _identified(devclass, call, name)
-        return Assignment(
-            devclass=devclass,
-            backend=wanted.backend,
-            port=wanted.port,
-            device_id=identified,
-            mode="manual",
-        )
-    return wanted
+    if wanted.device_id != ANY or call.api.devices.assignment(call.destination, wanted):
+        return wanted
+    return replace(wanted, device_id=_identified(devclass, call, name))
 
 
 def _assignment(devclass: str, call: Call) -> Assignment:
