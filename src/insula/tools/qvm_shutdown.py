@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from insula.client import errors
 from insula.client.app import App, Qube
 from insula.tools import names
-from insula.tools.command import Parser, run, say
+from insula.tools.command import Parser, run, warn
 
 DEFAULT_TIMEOUT = 60.0  # seconds
 _POLL = 0.1
@@ -17,7 +17,19 @@ _DOWN = ("Halted", None)  # None: a disposable that is gone
 
 def main(argv: Sequence[str] | None = None) -> int:
     """qvm-shutdown."""
-    parser = Parser("qvm-shutdown", "Shut qubes down.")
+    parser = Parser(
+        "qvm-shutdown",
+        "Ask qubes to shut down, and with --wait see to it that they do.",
+        examples={
+            "qvm-shutdown work": "ask one",
+            "qvm-shutdown --wait --timeout 20 work": "wait, and end it after 20 seconds",
+            "qvm-shutdown --all --wait": "all of them, net qubes after those that use them",
+        },
+        exit_codes={
+            0: "all are down, or without --wait: all were asked, whatever they answer",
+            "other": "with --wait: how many are still up",
+        },
+    )
     names.add_several(parser)
     parser.add_argument(
         "--wait", action="store_true", help="wait; kill what is still up after the timeout"
@@ -43,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if not arguments.wait:
         if not arguments.dry_run:
             for qube, error in _ask(qubes, force=force).items():
-                say(qube.name, str(error))
+                warn(qube.name, str(error))
         return 0
     refusals: dict[Qube, errors.QubesException] = {}
     left = qubes
@@ -60,7 +72,7 @@ def _run(arguments: argparse.Namespace) -> int:
         left = list(refusals)
     still_up = _up(app, qubes)
     for qube, error in refusals.items():
-        say(qube.name, str(error))
+        warn(qube.name, str(error))
     if still_up:
         up = ", ".join(qube.name for qube in still_up)
         print(f"qvm-shutdown: error: still up: {up}", file=sys.stderr)
@@ -99,4 +111,4 @@ def _kill(qubes: Iterable[Qube]) -> None:
         try:
             qube.call("admin.vm.Kill")
         except errors.QubesException as error:
-            say(qube.name, str(error))
+            warn(qube.name, str(error))

@@ -1,8 +1,11 @@
 """qvm-start, -kill, -pause, -unpause and -shutdown: what they ask for, and how they end."""
 
+import os
+from pathlib import Path
+
 import pytest
 
-from insula.tools import qvm_power, qvm_shutdown
+from insula.tools import drives, qvm_power, qvm_shutdown
 from tests.unit.tools.conftest import Run
 from tests.unit.tools.fake_daemon import FakeDaemon, FakeQube, RefusedError
 
@@ -150,3 +153,100 @@ def test_a_disposable_that_vanishes_is_down(daemon: FakeDaemon, run: Run) -> Non
     daemon.add(FakeQube("disp1", "DispVM", "Running"))
     daemon.on_halted = daemon.qubes.pop
     assert run(qvm_shutdown.main, "--wait", "disp1").code == 0
+
+
+DISK = "sda:x:1 device_id='x:1' port_id='sda' devclass='block' interfaces='b******'"
+LOOP = DISK.replace("sda", "loop7")
+
+
+@pytest.fixture
+def usb(daemon: FakeDaemon) -> FakeQube:
+    listed = {("block", "Available"): [DISK]}
+    return daemon.add(FakeQube("usb", state="Running", listed_devices=listed))
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (["--drive", "usb:sda"], "_devtype='disk' _read-only='False'"),
+        (["--drive", "hd:usb:sda"], "_devtype='disk' _read-only='False'"),
+        (["--drive=cdrom:usb:sda"], "_devtype='cdrom' _read-only='True'"),
+        (["--hddisk", "usb:sda"], "_devtype='disk' _read-only='False'"),
+        (["--cdrom", "usb:sda"], "_devtype='cdrom' _read-only='True'"),
+    ],
+)
+def test_a_drive_is_there_for_one_start(
+    *, daemon: FakeDaemon, run: Run, usb: FakeQube, words: list[str], options: str
+) -> None:
+    done = run(qvm_power.start, *words, "halted")
+    assert (done.code, done.err) == (0, "")
+    ((qube, argument, payload),) = daemon.asked("admin.vm.device.block.Assign")
+    assert (qube, argument) == ("halted", f"{usb.name}+sda+x+1")
+    assert payload.decode().endswith(f"mode='required' frontend_domain='halted' {options}")
+    changes = [
+        request.method for request, _ in daemon.requests
+        if request.method.split(".")[-1] in ("Assign", "Start", "Unassign")
+    ]  # fmt: skip
+    assert [method.split(".")[-1] for method in changes] == ["Assign", "Start", "Unassign"]
+
+
+def test_a_start_that_fails_leaves_no_drive(daemon: FakeDaemon, run: Run, usb: FakeQube) -> None:
+    daemon.refusals["admin.vm.Start", "halted"] = RefusedError("QubesMemoryError", "no memory")
+    done = run(qvm_power.start, "--drive", f"{usb.name}:sda", "halted")
+    assert (done.code, done.err) == (1, "Error: no memory\n")
+    assert daemon.asked("admin.vm.device.block.Unassign") == [("halted", "usb+sda+x+1", b"")]
+
+
+@pytest.mark.parametrize(
+    ("drive", "code"),
+    [("usb", 2), (":sda", 2), ("usb:", 2), ("cdrom:usb", 2), ("none:sda", 1), ("usb:sdb", 1)],
+)
+def test_a_drive_that_is_not_there(
+    *, daemon: FakeDaemon, run: Run, usb: FakeQube, drive: str, code: int
+) -> None:
+    assert usb
+    assert run(qvm_power.start, "--drive", drive, "halted").code == code
+    assert not daemon.asked("admin.vm.Start")
+    assert run(qvm_power.start, "--drive", "usb:sda", "--cdrom", "usb:sda", "halted").code == 2
+
+
+@pytest.mark.parametrize("kind", ["--hddisk", "--cdrom"])
+def test_a_file_is_made_a_drive_where_it_lies(
+    *, daemon: FakeDaemon, run: Run, usb: FakeQube, kind: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    program = tmp_path / "losetup"
+    program.write_text(f'#!/bin/sh\nprintf "%s|" "$@" >> {tmp_path}/asked\necho /dev/loop7\n')
+    (tmp_path / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
+    for one in (program, tmp_path / "sudo"):
+        one.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    asked = f"-f|--show|{'--read-only|' * (kind == '--cdrom')}/a b|"
+    for backend in (usb, daemon.qubes["dom0"]):
+        backend.listed_devices = {("block", "Available"): [LOOP]}
+        daemon.qubes["halted"].state = "Halted"
+        assert run(qvm_power.start, kind, f"{backend.name}:/a b", "halted").code == 0
+        assert (tmp_path / "asked").read_text() == asked
+        (tmp_path / "asked").unlink()
+    assert [call["user"] for call in daemon.calls] == ["root"]
+    program.write_text("#!/bin/sh\nexit 1\n")
+    daemon.qubes["halted"].state = "Halted"
+    done = run(qvm_power.start, kind, "usb:/none", "halted")
+    assert (done.code, "/none in usb cannot be made a disk" in done.err) == (1, True)
+
+
+def test_a_loop_device_that_does_not_show_up_is_given_up(
+    *, daemon: FakeDaemon, run: Run, usb: FakeQube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "losetup").write_text("#!/bin/sh\necho /dev/loop7\n")
+    (tmp_path / "losetup").chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(drives, "_LOOP_TIMEOUT", 0.2)
+    done = run(qvm_power.start, "--drive", f"{usb.name}:/x", "halted")
+    assert (done.code, done.err) == (1, "Error: usb shows no block device loop7\n")
+    assert not daemon.asked("admin.vm.Start")
+
+
+def test_a_refused_shutdown_is_told_however_little_is_said(daemon: FakeDaemon, run: Run) -> None:
+    daemon.refusals["admin.vm.Shutdown", "running"] = RefusedError("QubesVMError", "not now")
+    assert run(qvm_shutdown.main, "-q", "running").err == "not now\n"
