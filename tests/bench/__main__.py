@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
+from tests.bench.api import api
 from tests.bench.commands import commands
 from tests.bench.crowds import many, memory
 from tests.bench.data import data
@@ -16,7 +17,7 @@ from tests.bench.setting import setting
 from tests.bench.starts import app_qube, disposables
 from tests.bench.windows import windows
 
-WITHOUT_MACHINES = {"commands": commands}
+WITHOUT_MACHINES = {"api": api, "commands": commands}
 GROUPS = {
     "disposables": disposables,
     "app-qube": app_qube,

@@ -22,7 +22,7 @@ _MOST_FACTOR, _MOST_MORE = 2.5, 0.150  # times `python3 -c pass`, and seconds on
 
 def commands() -> list[Figure]:
     """Whole processes, from their start to their end."""
-    with _instance() as run:
+    with instance_of_qubes() as run:
         environment = {**os.environ, "INSULA_RUN": str(run)}
 
         def timed(*words: str) -> float:
@@ -53,7 +53,7 @@ def _figure(name: str, samples: list[float], most: float) -> Figure:
 
 
 @contextmanager
-def _instance() -> Iterator[Path]:
+def instance_of_qubes() -> Iterator[Path]:
     """An instance in a process of its own, which has nothing else to do."""
     with tempfile.TemporaryDirectory(prefix="insula-") as home:
         words = [sys.executable, "-m", "tests.bench.commands", home]
