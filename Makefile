@@ -56,7 +56,7 @@ test: test-unit test-jail test-desktop test-vm ## everything that CI runs
 
 .PHONY: test-unit
 test-unit: setup ## tests without a virtual machine
-	.venv/bin/pytest tests/unit
+	.venv/bin/pytest tests/unit tests/storm
 
 .PHONY: test-jail
 test-jail: setup ## what a process in a jail can and cannot do
@@ -80,7 +80,8 @@ kvm: setup ## the tests with virtual machines, on KVM
 	fi
 
 .PHONY: soak
-soak: setup ## a hundred clones, none of which may draw what another drew
+soak: setup ## a hundred clones that draw nothing alike; a daemon that is killed 2000 times
+	INSULA_TEST_KILLS=2000 .venv/bin/pytest tests/storm --timeout 3600
 	INSULA_TEST_CLONES=100 .venv/bin/pytest tests/vm/test_clones.py --timeout 1200 -k 'seed_alone or share_no_ids'
 
 .PHONY: fuzz
