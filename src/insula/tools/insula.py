@@ -4,12 +4,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from insula.client.local_socket import request
-from insula.tools.command import Parser, run
+from insula.tools.command import Parser, completed, run
 
 _MIB = 1 << 20
+EXIT_TO_DO = 3  # of apply --plan
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +25,10 @@ def _parser() -> Parser:
         examples={
             "insula up": "start the instance, and show windows on this display",
             "source <(insula completion bash)": "let this shell complete all commands",
+            "insula export system.toml": "describe the system in a file",
+            "insula apply --plan system.toml": "what would have to change for it to be so again",
         },
+        exit_codes={EXIT_TO_DO: "apply --plan: there is something to do"},
     )
     commands = parser.add_commands()
 
@@ -53,6 +57,7 @@ def _parser() -> Parser:
     add = command("completion", "Print what a shell reads to complete all commands.")
     add.add_argument("shell", choices=("bash", "zsh"), help="which shell")
     add.set_defaults(run=_completion)
+    _add_descriptions(command)
     add = command("template", "Build templates.")
     kinds = add.add_subparsers(required=True, metavar="ACTION")
     build = kinds.add_parser("build", help="build a template and its snapshot")
@@ -60,6 +65,22 @@ def _parser() -> Parser:
     build.add_argument("--no-snapshot", action="store_true", help="leave the snapshot for later")
     build.set_defaults(run=_template_build)
     return parser
+
+
+def _add_descriptions(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    add = command("apply", "Bring the system to what a file describes; the plan is shown first.")
+    completed(add.add_argument("file", metavar="FILE", help="a description, in TOML"), "files")
+    text = f"stop after the plan; exit code {EXIT_TO_DO} when there is something to do"
+    add.add_argument("--plan", action="store_true", help=text)
+    text = "remove qubes that FILE does not mention, with all their data"
+    add.add_argument("--remove", action="store_true", help=text)
+    add.add_argument("--json", action="store_true", help="the plan as JSON")
+    add.set_defaults(run=_apply)
+    add = command("export", "Write a file that describes the system, for apply.")
+    text = "default: standard output"
+    file = add.add_argument("file", metavar="FILE", nargs="?", default="-", help=text)
+    completed(file, "files")
+    add.set_defaults(run=_export)
 
 
 def _up(arguments: argparse.Namespace) -> int:
@@ -135,6 +156,18 @@ def _completion(arguments: argparse.Namespace) -> int:
 
     print(script(arguments.shell), end="")
     return 0
+
+
+def _apply(arguments: argparse.Namespace) -> int:
+    from insula.tools.apply.command import apply  # noqa: PLC0415
+
+    return apply(arguments)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from insula.tools.apply.command import write  # noqa: PLC0415
+
+    return write(arguments)
 
 
 def _template_build(arguments: argparse.Namespace) -> int:
