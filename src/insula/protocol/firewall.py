@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from insula.protocol.errors import ProtocolError
@@ -58,6 +59,25 @@ class Rule:
     def enforced(self) -> str:
         """The rule as its enforcer gets it: told while it holds, and without words to people."""
         return str(replace(self, expire=None, comment=None))
+
+
+def published(address: str, rules: Sequence[Rule], now: float) -> list[tuple[str, str]]:
+    """Entries of a provider's QubesDB that tell it a client's rules, in this order.
+
+    address: one of the client's; rules for the other family are left out, and those whose time is
+    over. The last entry is the sign that all are there.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    path = f"/qubes-firewall/{address}"
+    other = {4: "dst6", 6: "dst4"}[ipaddress.ip_address(address).version]
+    found = [
+        (f"{path}/{number:04}", rule.enforced())
+        for number, rule in enumerate(rules)
+        if not rule.expired(now) and (rule.host is None or rule.host[0] != other)
+    ]
+    return [*found, (f"{path}/policy", "drop"), (path, "")]
 
 
 def parse_rules(untrusted: str) -> list[Rule]:

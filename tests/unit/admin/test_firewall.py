@@ -73,3 +73,23 @@ async def test_disposables_take_their_templates_rules(instance: Instance) -> Non
     await instance.ok(f"{METHOD}.Set", "mould", "", b"action=drop")
     name = await instance.ok("admin.vm.CreateDisposable", "mould")
     assert await instance.ok(f"{METHOD}.Get", name) == "action=drop\n"
+
+
+async def test_rules_of_a_disposables_template_expire_in_it(instance: Instance) -> None:
+    await instance.disposables("mould")
+    until = int(time.time()) + 1
+    rules = f"action=accept expire={until}\naction=drop"
+    await instance.ok(f"{METHOD}.Set", "mould", "", rules.encode())
+    name = await instance.ok("admin.vm.CreateDisposable", "mould")
+    instance.told.clear()
+    async with asyncio.timeout(TIMEOUT):
+        while (name, "firewall-changed") not in [(one.subject, one.name) for one in instance.told]:
+            await asyncio.sleep(0.01)
+    assert instance.system.named(name).firewall == ("action=drop",)
+
+
+async def test_neither_takes_an_argument(instance: Instance) -> None:
+    for name in ("Get", "Set", "Reload"):
+        assert await instance.refused(f"{METHOD}.{name}", "work", "x") is None
+    for name in ("Get", "Reload"):
+        assert await instance.refused(f"{METHOD}.{name}", "work", "", b"x") is None

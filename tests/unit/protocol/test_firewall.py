@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insula.protocol.errors import ProtocolError
-from insula.protocol.firewall import Rule, parse_rule, parse_rules
+from insula.protocol.firewall import Rule, parse_rule, parse_rules, published
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,34 @@ from insula.protocol.firewall import Rule, parse_rule, parse_rules
         ("action=accept comment=n\u00f6", None),
         ("action=accept unknown=1", None),
         ("action=accept word", None),
+        ("action=accept proto=", None),
+        ("action=accept dsthost=a_b.c-d", "action=accept dsthost=a_b.c-d"),
+        ("action=accept dst4=10.0.0.0/8 dst6=::/0", None),
+        ("action=accept dsthost=10.0.0.0/0", "action=accept dst4=10.0.0.0/0"),
+        ("action=accept dsthost=10.0.0.1/-1", None),
+        ("action=accept dsthost=10.0.0.1/", None),
+        ("action=accept dsthost=/24", None),
+        ("action=accept dsthost=fe80::1%eth0", None),
+        ("action=accept dstports=1-2 proto=udp", "action=accept proto=udp dstports=1-2"),
+        ("action=accept proto=tcp dstports=", None),
+        ("action=accept proto=tcp dstports=1-", None),
+        ("action=accept proto=tcp dstports=1-2-3", None),
+        ("action=accept proto=tcp dstports=1,2", None),
+        ("action=accept proto=icmp icmptype=255", "action=accept proto=icmp icmptype=255"),
+        ("action=accept icmptype=8", None),
+        ("action=accept expire=-1", None),
+        ("action=accept expire=", None),
+        ("action=accept expire=99999999999999999999", None),
+        ("action=accept dpi=x", None),
+        ("action=ACCEPT", None),
+        ("action=accept\tproto=tcp", None),
+        ("action=accept\0", None),
+        ("action=accept comment=tab\there", None),
+        ("comment=x", None),
+        (
+            "icmptype=8 specialtarget=dns proto=icmp dsthost=a expire=7 action=drop comment=all",
+            "action=drop expire=7 dsthost=a proto=icmp specialtarget=dns icmptype=8 comment=all",
+        ),
     ],
 )
 def test_rules(text: str, printed: str | None) -> None:
@@ -83,6 +111,30 @@ def test_what_is_enforced_says_neither_until_when_nor_why() -> None:
     assert rule.expired(5)
     assert not rule.expired(4.9)
     assert not parse_rule("action=accept").expired(1e12)
+
+
+def test_what_a_provider_is_told_of_a_clients_rules() -> None:
+    rules = parse_rules(
+        "action=accept dst4=192.0.2.10 proto=tcp dstports=443 comment=wiki\n"
+        "action=accept expire=5\n"
+        "action=accept dst6=fd09::1\n"
+        "action=accept expire=20 dsthost=example.org proto=tcp dstports=80\n"
+        "action=accept specialtarget=dns"
+    )
+    path = "/qubes-firewall/10.137.0.9"
+    assert published("10.137.0.9", rules, 10) == [
+        (f"{path}/0000", "action=accept dst4=192.0.2.10/32 proto=tcp dstports=443-443"),
+        (f"{path}/0003", "action=accept dsthost=example.org proto=tcp dstports=80-80"),
+        (f"{path}/0004", "action=accept specialtarget=dns"),
+        (f"{path}/policy", "drop"),
+        (path, ""),
+    ]
+    path = "/qubes-firewall/fd09::2"
+    assert [key for key, _ in published("fd09::2", rules, 10)] == [
+        f"{path}/0002", f"{path}/0003", f"{path}/0004", f"{path}/policy", path
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="nonsense"):
+        published("nonsense", rules, 10)
 
 
 @given(st.text())

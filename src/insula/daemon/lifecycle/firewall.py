@@ -9,6 +9,7 @@ from uuid import UUID
 from insula.daemon.lifecycle.world import World
 from insula.daemon.model.errors import QubeNotFoundError
 from insula.daemon.model.qube import Qube
+from insula.protocol.admin import Event
 from insula.protocol.errors import ReportableError
 from insula.protocol.firewall import DEFAULT, Rule, parse_rule
 
@@ -25,14 +26,19 @@ class Firewall:
         self._world = world
         self._timers: dict[UUID, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watching = False
 
     def start(self) -> None:
         """Look after rules that were set before this daemon began."""
         for qube in self._world.system.qubes.values():
             self._schedule(qube)
+        self._world.events.add(self._happened)
+        self._watching = True
 
     async def close(self) -> None:
         """Look after them no more."""
+        if self._watching:
+            self._world.events.remove(self._happened)
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -65,6 +71,11 @@ class Firewall:
     def reload(self, qube: Qube) -> None:
         """Have the rules enforced anew."""
         self._world.events.tell(qube, CHANGED)
+
+    def _happened(self, event: Event) -> None:
+        name = event.fields.get("vm", "")
+        if event.name == "domain-add" and self._world.system.has_name(name):
+            self._schedule(self._world.system.named(name))  # It may have its template's rules.
 
     def _schedule(self, qube: Qube) -> None:
         """Be called when the first of a qube's rules expires."""

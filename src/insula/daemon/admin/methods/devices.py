@@ -7,6 +7,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from insula.daemon.admin.calls import Call, Method
+from insula.daemon.lifecycle.devices import by_weight
 from insula.daemon.model import changes
 from insula.daemon.model.assignments import CLASSES, STORED_MODES, Assignment
 from insula.daemon.model.errors import (
@@ -71,7 +72,7 @@ async def attached(devclass: str, call: Call) -> str:
         owner = call.api.world.system.named(one.device.backend)
         modes = [
             assignment.mode
-            for assignment in frontend.assignments
+            for assignment in by_weight(frontend.assignments)
             if assignment.fits(devclass, owner.uuid, one.device.port, one.device.device_id)
         ]
         shown = Assignment(
