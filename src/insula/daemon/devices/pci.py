@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from insula.daemon.devices.pci_names import LISTS, names
 from insula.protocol.devices import DeviceInfo
 from insula.protocol.errors import ReportableError
 
@@ -23,8 +24,8 @@ class PciDriver:
     devclass = "pci"
     gives = False
 
-    def __init__(self, devices: Path = DEVICES) -> None:
-        self._devices = devices
+    def __init__(self, devices: Path = DEVICES, lists: tuple[Path, ...] = LISTS) -> None:
+        self._devices, self._lists = devices, lists
 
     def available(self, backend: str) -> list[DeviceInfo]:
         if backend != _HOST or not self._devices.is_dir():
@@ -58,6 +59,7 @@ class PciDriver:
             port=port,
             device_id=f"{vendor}:{product}::{interface}",
             interfaces=interface,
+            described=names(vendor, product, self._lists),
             data={"sbdf": entry.name},
         )
 
