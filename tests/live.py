@@ -11,7 +11,7 @@ from insula.daemon.admin.local import LocalServer
 from insula.daemon.admin.local_calls import FOR_CALLER, LocalCalls
 from insula.daemon.lifecycle.viewers import Viewers
 from insula.protocol import local
-from tests.serving import TIMEOUT, Instance, serving
+from tests.serving import TEMPLATE, TIMEOUT, Instance, serving
 
 Answer = TypeVar("Answer")
 
@@ -29,14 +29,14 @@ class Live:
 
 
 @contextmanager
-def live(home: Path) -> Iterator[Live]:
+def live(home: Path, template: str = TEMPLATE) -> Iterator[Live]:
     """An instance with a template and local calls, for the block."""
     started: list[Live] = []
     ready, failed = threading.Event(), []
 
     async def serve() -> None:
         async with serving(home) as instance:
-            await instance.template()
+            await instance.template(template)
             viewers = cast(Viewers, None)  # Nothing is shown.
             calls = LocalCalls(instance.api, instance.templates, instance.snapshots, viewers)
             path = instance.run / local.SOCKET_NAME
