@@ -56,21 +56,33 @@ def assigned_drive(app: App, drive: Drive, qubes: Sequence[Qube]) -> Iterator[No
     if drive.backend not in app.domains:
         raise ReportableError(f"no such qube: {drive.backend!r}")
     backend = app.domains[drive.backend]
-    port = drive.what
-    if port.startswith("/"):
-        port = _loop_device(backend, drive.what, read_only=drive.kind == "cdrom")
-    name = _await_device(backend, port, _LOOP_TIMEOUT if port != drive.what else 0)
     devtype, read_only = _TYPES[drive.kind]
     options = {"devtype": devtype, "read-only": read_only}
     given: list[Qube] = []
+    with _port(backend, drive) as (port, timeout):
+        name = _await_device(backend, port, timeout)
+        try:
+            for qube in qubes:
+                give(qube, _CLASS, "Assign", Assignment(name, qube.name, "required", options))
+                given.append(qube)
+            yield
+        finally:
+            for qube in given:
+                change(qube, _CLASS, "Unassign", name)
+
+
+@contextmanager
+def _port(backend: Qube, drive: Drive) -> Iterator[tuple[str, float]]:
+    """The port of the drive, and how long its device may take to show up there."""
+    if not drive.what.startswith("/"):
+        yield drive.what, 0.0
+        return
+    port = _loop_device(backend, drive.what, read_only=drive.kind == "cdrom")
     try:
-        for qube in qubes:
-            give(qube, _CLASS, "Assign", Assignment(name, qube.name, "required", options))
-            given.append(qube)
-        yield
+        yield port, _LOOP_TIMEOUT
     finally:
-        for qube in given:
-            change(qube, _CLASS, "Unassign", name)
+        # One that is in use stays until it is not.
+        _run_as_root(backend, ["losetup", "-d", f"/dev/{port}"])
 
 
 def _await_device(backend: Qube, port: str, timeout: float) -> DeviceName:
@@ -88,18 +100,22 @@ def _await_device(backend: Qube, port: str, timeout: float) -> DeviceName:
 def _loop_device(backend: Qube, path: str, *, read_only: bool) -> str:
     """Make a loop device of a file; the port's id of it."""
     words = ["losetup", "-f", "--show", *(["--read-only"] if read_only else []), path]
-    if backend.name == ADMIN_QUBE:
-        code, said = _run_here(words)
-    else:
-        from insula.client.services import run_service  # noqa: PLC0415 - rarely wanted
-
-        script = f"{shlex.join(words)}; exit\n".encode()
-        done = run_service(backend.name, "qubes.VMShell", script, user="root", limit=_MAX_OUTPUT)
-        code, said = done.code, done.text
+    code, said = _run_as_root(backend, words)
     found = _LOOP.fullmatch(said.strip())
     if code or found is None:
         raise ReportableError(f"{path} in {backend} cannot be made a disk (status {code})")
     return found.group(1)
+
+
+def _run_as_root(backend: Qube, words: Sequence[str]) -> tuple[int, str]:
+    """A program's exit code and output, where the file lies."""
+    if backend.name == ADMIN_QUBE:
+        return _run_here(words)
+    from insula.client.services import run_service  # noqa: PLC0415 - rarely wanted
+
+    script = f"{shlex.join(words)}; exit\n".encode()
+    done = run_service(backend.name, "qubes.VMShell", script, user="root", limit=_MAX_OUTPUT)
+    return done.code, done.text
 
 
 def _run_here(words: Sequence[str]) -> tuple[int, str]:

@@ -221,14 +221,14 @@ def test_a_file_is_made_a_drive_where_it_lies(
     for one in (program, tmp_path / "sudo"):
         one.chmod(0o700)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    asked = f"-f|--show|{'--read-only|' * (kind == '--cdrom')}/a b|"
+    asked = f"-f|--show|{'--read-only|' * (kind == '--cdrom')}/a b|-d|/dev/loop7|"
     for backend in (usb, daemon.qubes["dom0"]):
         backend.listed_devices = {("block", "Available"): [LOOP]}
         daemon.qubes["halted"].state = "Halted"
         assert run(qvm_power.start, kind, f"{backend.name}:/a b", "halted").code == 0
         assert (tmp_path / "asked").read_text() == asked
         (tmp_path / "asked").unlink()
-    assert [call["user"] for call in daemon.calls] == ["root"]
+    assert [call["user"] for call in daemon.calls] == ["root"] * 2
     program.write_text("#!/bin/sh\nexit 1\n")
     daemon.qubes["halted"].state = "Halted"
     done = run(qvm_power.start, kind, "usb:/none", "halted")
