@@ -194,6 +194,9 @@ class QubesDaemonAccessError(QubesDaemonCommunicationError):
     """The daemon ended the connection without an answer."""
 
 
+QubesDaemonNoResponseError = QubesDaemonAccessError
+
+
 class QubesPropertyAccessError(QubesDaemonAccessError, AttributeError):
     """A property could not be read."""
 

@@ -305,6 +305,42 @@ def test_what_cannot_be_is_refused_before_anything_is_changed(
     assert export(app) == before
 
 
+def test_every_class_can_be_exported(apply: Apply, app: App) -> None:
+    text = """
+    [qubes.dom0]
+    features = { x-mine = true }
+    tags = ["here"]
+    properties = { keyboard_layout = "de++" }
+    [qubes.far]
+    class = "RemoteVM"
+    label = "red"
+    properties = { remote_name = "work", relayvm = "tree" }
+    [qubes.alone]
+    class = "StandaloneVM"
+    label = "red"
+    volumes = { root = "11GiB" }
+    [qubes.other-template]
+    class = "TemplateVM"
+    label = "black"
+    """
+    done = apply(text)
+    assert done.code == 0, done.err
+    assert apply(text, "--plan").code == 0
+    exported = export(app)
+    assert 'keyboard_layout = "de++"' in exported
+    assert 'remote_name = "work"' in exported
+    assert apply(exported, "--plan", "--remove").code == 0
+
+
+def test_disposables_that_pass_are_neither_exported_nor_removed(apply: Apply, app: App) -> None:
+    assert apply(WHOLE).code == 0
+    disposable = app.create_disposable("mould")
+    disposable.start()
+    assert disposable.name not in export(app)
+    assert apply(export(app), "--remove", "--plan").code == 0
+    disposable.kill()
+
+
 def test_a_plan_for_programs(apply: Apply) -> None:
     done = apply("[qubes.tree]\nlabel = 'red'", "--plan", "--json")
     [unit] = json.loads(done.out)
