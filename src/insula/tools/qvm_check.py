@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from insula.client.app import App, Qube
 from insula.protocol.admin import ADMIN_QUBE
 from insula.tools import names
-from insula.tools.command import Parser, add_json, print_json, run, say
+from insula.tools.command import Parser, UsageError, add_json, print_json, run, say
 
 EXIT_NONE, EXIT_SOME = 1, 3
 _LOGGER = "qvm-check"
@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     names.check_several(arguments, required=False)
     known = {qube.name: qube for qube in App(cache=True).domains}
+    if strangers := [name for name in arguments.exclude if name not in known]:
+        raise UsageError(f"no such qube: {strangers[0]!r}")
     wanted = list(dict.fromkeys(arguments.qubes))
     if arguments.all:
         wanted = [name for name in known if name not in (ADMIN_QUBE, *arguments.exclude)]

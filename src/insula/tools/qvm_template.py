@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from insula.client import errors, instance
@@ -320,7 +321,14 @@ def _repolist(work: _Work) -> int:
         (one.id, one.name, "enabled" if one.enabled else "disabled")
         for one in work.repositories()
         if (given.all or one.enabled != given.disabled)
-        and (not given.repositories or {one.id, one.name} & set(given.repositories))
+        and (
+            not given.repositories
+            or any(
+                fnmatchcase(text, wanted)
+                for text in (one.id, one.name)
+                for wanted in given.repositories
+            )
+        )
     ]
     print_table(rows)
     return 0

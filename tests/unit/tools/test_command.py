@@ -131,6 +131,8 @@ def test_check_tells_by_its_exit_code(daemon: FakeDaemon, run: Run) -> None:
     assert run(qvm_check.main, "--template", "old").code == 0
     assert run(qvm_check.main, "--networked", "old").code == 1
     assert run(qvm_check.main, "--all").code == 0
+    assert run(qvm_check.main, "-q", "--all", "--exclude", "old", "--networked").code == 1
+    assert run(qvm_check.main, "--all", "--exclude", "no-such").code == 2
     done = run(qvm_check.main, "-q", "work", "no-such")
     assert (done.code, done.err) == (1, "")
     done = run(qvm_check.main, "no-*")

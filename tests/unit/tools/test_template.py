@@ -303,6 +303,7 @@ def test_words_are_searched_for(
         (["--disabled"], "other  More  disabled\n"),
         (["--enablerepo=other", "other"], "other  More  enabled\n"),
         (["--all", "none"], ""),
+        (["--all", "Mo*", "none"], "other  More  disabled\n"),
     ],
 )
 def test_repositories_are_listed(template: Template, words: list[str], out: str) -> None:
