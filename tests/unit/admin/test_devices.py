@@ -1,9 +1,11 @@
 """Devices over the Admin API (admin-api.md sections 3.7 and 4.8)."""
 
 import asyncio
+from uuid import uuid4
 
 import pytest
 
+from insula.daemon.model.assignments import Assignment
 from insula.daemon.model.qube import Qube
 from insula.protocol.admin import Refusal
 from insula.protocol.devices import DeviceInfo
@@ -347,6 +349,27 @@ async def test_assignments_of_any_are_named_as_they_are(instance: Instance, assi
     assert "mode='ask-to-attach'" in await instance.ok(f"{USB}.Assigned", "work")
     await instance.ok(f"{USB}.Unassign", "work", assigned)
     assert await instance.ok(f"{USB}.Assigned", "work") == ""
+
+
+async def test_devices_of_a_disposable_that_is_gone_are_nobodys(instance: Instance) -> None:
+    await instance.disposables("mould")
+    name = await instance.ok("admin.vm.CreateDisposable", "mould")
+    await instance.ok("admin.vm.Start", name)
+    await instance.ok(f"{USB}.Assign", "work", f"{name}+2-1+_", AUTO + b" device_id='*'")
+    await instance.ok(f"{USB}.Assign", "work", STICK_ARGUMENT, AUTO)
+    instance.told.clear()
+    await instance.ok("admin.vm.Kill", name)
+    assert await instance.ok(f"{USB}.Assigned", "work") == _line("auto-attach")
+    (lost,) = (one for one in instance.told if one.name == "device-unassign:usb")
+    assert (lost.subject, lost.fields) == ("work", {"device": f"{name}:2-1:*"})
+
+
+async def test_a_backend_that_is_gone_is_not_any(instance: Instance) -> None:
+    stale = Assignment(devclass="usb", backend=uuid4(), mode="required")
+    instance.system.named("work").assignments = (stale,)
+    assert await instance.refused("admin.vm.Start", "work") == "QubesException"
+    assert "which is not there" in instance.told[-1].fields["reason"]
+    assert "backend_domain='uuid:" in await instance.ok(f"{USB}.Assigned", "work")
 
 
 async def test_a_qube_loses_what_was_assigned_with_it(instance: Instance) -> None:

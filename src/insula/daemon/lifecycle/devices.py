@@ -82,6 +82,8 @@ class Devices:
     def present(self, devclass: str, name: DeviceName) -> list[DeviceInfo]:
         """Devices that are there and meant by a name."""
         system = self._world.system
+        if name.backend != ANY and not system.has_name(name.backend):
+            return []
         backends = system.in_order() if name.backend == ANY else [system.named(name.backend)]
         return [
             device
@@ -295,9 +297,12 @@ class Devices:
 
     def name(self, assignment: Assignment) -> DeviceName:
         """The device of an assignment."""
-        backend = self._world.system.find(assignment.backend)
-        known = ANY if backend is None else backend.name
-        return DeviceName(known, assignment.port, assignment.device_id)
+        backend = ANY
+        if assignment.backend is not None:
+            found = self._world.system.find(assignment.backend)
+            # One that is gone is not any.
+            backend = f"uuid:{assignment.backend}" if found is None else found.name
+        return DeviceName(backend, assignment.port, assignment.device_id)
 
     def text(self, assignment: Assignment) -> str:
         """A device as events name it."""

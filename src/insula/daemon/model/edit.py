@@ -68,7 +68,15 @@ class Edit:
         self._added.append(qube)
 
     def remove(self, qube: Qube) -> None:
-        """Let there be one qube less."""
+        """Let there be one qube less; devices of it are nobody's from now on."""
+        for other in self.system.qubes.values():
+            lost = [one for one in other.assignments if one.backend == qube.uuid]
+            if lost and other is not qube:
+                kept = tuple(one for one in other.assignments if one not in lost)
+                self.touch(other).assignments = kept
+            for one in lost:
+                device = f"{qube.name}:{one.port}:{one.device_id}"
+                self.tell(other, f"device-unassign:{one.devclass}", device=device)
         self.system.remove(qube)
         self._removed.append(qube)
 

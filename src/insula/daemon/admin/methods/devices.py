@@ -60,7 +60,10 @@ async def assigned(devclass: str, call: Call) -> str:
     backend, port = _place(call)
 
     def chosen(one: Assignment) -> bool:
-        return not call.argument or (_backend(call, one), one.port) == (backend, port)
+        return not call.argument or (call.api.devices.name(one).backend, one.port) == (
+            backend,
+            port,
+        )
 
     return _filtered(lines, chosen, call.argument)
 
@@ -196,13 +199,8 @@ def _place(call: Call) -> tuple[str, str]:
     return ANY if backend == "_" else backend, ANY if port == "_" else port
 
 
-def _backend(call: Call, assignment: Assignment) -> str:
-    found = call.api.world.system.find(assignment.backend)
-    return ANY if found is None else found.name
-
-
 def _line(call: Call, one: Assignment) -> str:
-    backend = _backend(call, one)
+    backend = call.api.devices.name(one).backend
     items = [
         ("device_id", one.device_id),
         ("port_id", one.port),
