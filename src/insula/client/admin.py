@@ -1,6 +1,7 @@
 """One call of the Admin API: a connection, a request, an answer."""
 
 import socket
+from collections.abc import Callable
 
 from insula.client import errors, instance
 from insula.protocol import admin
@@ -8,6 +9,7 @@ from insula.protocol.admin import ADMIN_QUBE, Refusal
 from insula.protocol.errors import ProtocolError
 
 _CHUNK = 65_536
+observe: Callable[[str], object] | None = None  # told of every call, where somebody wants to see
 
 
 def call(
@@ -33,6 +35,8 @@ def call(
         request = admin.encode_request(method, argument, destination, payload)
     except ProtocolError as error:
         raise errors.QubesValueError(str(error)) from None
+    if observe is not None:
+        observe(f"{method}+{argument} of {destination}, {len(payload)} bytes")
     return _answer(ask_raw(request, socket_name, timeout), method)
 
 

@@ -1,5 +1,6 @@
 """Properties of a qube or of the system, as attributes of its object (admin-api.md section 4.3)."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from insula.client import admin, errors
@@ -28,6 +29,7 @@ class Holder:
         self._prefix = prefix
         self._cache: dict[str, PropertyAnswer] = {}
         self._cached_all = False
+        self._refused_all = False
 
     if TYPE_CHECKING:
         app: App
@@ -45,8 +47,10 @@ class Holder:
             QubesPropertyAccessError: it could not be read, or the qube is gone.
         """
         if self.app.cached:
-            if name not in self._cache and not self._cached_all:
-                self.get_all()
+            if name not in self._cache and not self._cached_all and not self._refused_all:
+                # GetAll may be forbidden where single properties are not.
+                with suppress(errors.QubesDaemonAccessError):
+                    self._fill()
             if name in self._cache:
                 return self._cache[name]
             if self._cached_all:
@@ -68,16 +72,32 @@ class Holder:
     def get_all(self) -> dict[str, PropertyAnswer]:
         """All properties, as they are now, or as they were at the first call with a cache.
 
+        Those that may not be read are left out.
+
         Raises:
             QubesVMNotFoundError: the qube is gone.
         """
         if self._cached_all:
             return self._cache
         try:
+            return self._fill()
+        except errors.QubesDaemonAccessError:
+            pass
+        found = {}
+        for name in self.property_names():
+            with suppress(errors.QubesPropertyAccessError):
+                found[name] = self._get(name)
+        if self.app.cached:
+            self._cache = found
+        return found
+
+    def _fill(self) -> dict[str, PropertyAnswer]:
+        """All properties by one call."""
+        try:
             found = parse_property_lines(self._call("GetAll"))
         except errors.QubesDaemonAccessError:
-            # GetAll may be forbidden where single properties are not.
-            found = {name: self._get(name) for name in self.property_names()}
+            self._refused_all = True
+            raise
         except ProtocolError as error:
             raise errors.QubesDaemonCommunicationError(str(error)) from None
         if self.app.cached:

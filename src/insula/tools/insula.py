@@ -69,7 +69,8 @@ def _parser() -> Parser:
 
 def _add_descriptions(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     add = command("apply", "Bring the system to what a file describes; the plan is shown first.")
-    completed(add.add_argument("file", metavar="FILE", help="a description, in TOML"), "files")
+    text = "a description, in TOML; - for standard input"
+    completed(add.add_argument("file", metavar="FILE", help=text), "files")
     text = f"stop after the plan; exit code {EXIT_TO_DO} when there is something to do"
     add.add_argument("--plan", action="store_true", help=text)
     text = "remove qubes that FILE does not mention, with all their data"

@@ -99,6 +99,24 @@ def test_without_a_cache_a_change_is_seen(work: FakeQube) -> None:
     assert before[0].is_running()
 
 
+@pytest.mark.parametrize("cache", [False, True])
+def test_properties_are_read_singly_where_all_at_once_is_forbidden(
+    work: FakeQube, daemon: FakeDaemon, cache: bool
+) -> None:
+    daemon.silent.add(("admin.vm.property.GetAll", "work"))
+    qube = App(cache=cache).domains[work.name]
+    assert (qube.memory, qube.debug, qube.memory) == (400, False, 400)
+    assert len(daemon.asked("admin.vm.property.Get")) == (2 if cache else 3)
+    assert set(qube.get_all()) == set(work.properties)
+    daemon.silent.add(("admin.vm.property.Get", "work"))
+    qube.forget()
+    assert qube.get_all() == {}
+    with pytest.raises(errors.QubesPropertyAccessError):
+        _ = qube.memory
+    with pytest.raises(AttributeError):
+        _ = qube.memory
+
+
 def test_a_state_that_may_not_be_known_is_no_error(work: FakeQube, daemon: FakeDaemon) -> None:
     daemon.silent.add(("admin.vm.CurrentState", "work"))
     assert App().domains[work.name].state == "NA"

@@ -11,6 +11,7 @@ import pytest
 import insula.client
 from insula.client import App, Qube, Rule, errors
 from insula.client.services import run_service
+from insula.protocol import admin
 from insula.protocol.devices import DeviceInfo
 from tests.live import Live
 from tests.serving import TEMPLATE, TIMEOUT, user
@@ -318,6 +319,46 @@ async def test_without_a_daemon_events_are_refused_or_waited_for() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await anext(stream)
+
+
+async def test_events_begin_anew_when_the_daemon_is_back(
+    instance: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insula.client.events.RECONNECT_AFTER", 0)
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        assert await reader.read() == b"admin.Events+ dom0 name dom0\0"
+        writer.write(b"1\0\0connection-established\0\0")
+        if connections == 3:
+            writer.write(admin.exception("QubesException", "no more"))
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, instance / "qubesd.sock")
+    async with server, asyncio.timeout(TIMEOUT), aclosing(App().events(reconnect=True)) as stream:
+        for _ in range(3):
+            assert (await anext(stream)).name == "connection-established"
+        with pytest.raises(errors.QubesException, match="no more"):
+            await anext(stream)
+        async with aclosing(App().events()) as once:
+            await anext(once)
+            with pytest.raises(errors.QubesDaemonCommunicationError, match="over"):
+                await anext(once)
+
+
+@pytest.mark.parametrize("sent", [b"0\0", b"x", b"1\0work\0vm-stats\0memory_kb\0x\0\0"])
+async def test_what_is_no_stream_is_told(instance: Path, sent: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.write(sent)
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, instance / "qubesd.sock")
+    async with server, asyncio.timeout(TIMEOUT), aclosing(App().statistics()) as stream:
+        with pytest.raises(errors.QubesDaemonCommunicationError):
+            await anext(stream)
 
 
 @pytest.mark.parametrize("name", insula.client.__all__)

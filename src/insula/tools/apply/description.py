@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import sys
 import tomllib
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
@@ -75,13 +76,14 @@ class Wanted:
 
 
 def read(path: Path) -> Wanted:
-    """Read a description.
+    """Read a description; "-" is standard input.
 
     Raises:
         ReportableError: the file cannot be read, or does not describe a system.
     """
     try:
-        text = path.read_text("utf-8")
+        raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        text = raw.decode("utf-8")
     except OSError as error:
         raise ReportableError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
