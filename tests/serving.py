@@ -25,6 +25,7 @@ from insula.daemon.lifecycle.firewall import Firewall
 from insula.daemon.lifecycle.goldens import Goldens
 from insula.daemon.lifecycle.pools import Pools
 from insula.daemon.lifecycle.power import Power
+from insula.daemon.lifecycle.preloading import Preloading
 from insula.daemon.lifecycle.sleeping import Sleeping
 from insula.daemon.lifecycle.snapshots import Snapshots
 from insula.daemon.lifecycle.templates import BuiltRoot, Templates
@@ -68,6 +69,7 @@ class Instance:
     administration: Administration
     templates: Templates
     volumes: Volumes
+    preloading: Preloading
     firewall: Firewall
     devices: Devices
     consoles: Consoles
@@ -88,7 +90,8 @@ class Instance:
             administration=self.administration,
             volumes=self.volumes,
             pools=Pools(self.world),
-            sleeping=Sleeping(self.world, self.power),
+            sleeping=Sleeping(self.world, self.power, self.preloading),
+            preloading=self.preloading,
             firewall=self.firewall,
             devices=self.devices,
             consoles=self.consoles,
@@ -243,6 +246,8 @@ async def open_instance(
     administration = Administration(world)
     templates = Templates(world, administration, snapshots)
     volumes = Volumes(world, snapshots)
+    preloading = Preloading(world, power, administration, volumes.is_outdated)
+    undo.push_async_callback(preloading.close)
     drivers = {devclass: FakeDriver(devclass) for devclass in ("block", "pci", "usb")}
     devices = Devices(world, tuple(drivers.values()))
     power.start_checks.append(devices.check_start)
@@ -265,6 +270,7 @@ async def open_instance(
         administration,
         templates,
         volumes,
+        preloading,
         firewall,
         devices,
         consoles,
@@ -285,7 +291,9 @@ async def serving(home: Path, *, clone: bool = False) -> AsyncIterator[Instance]
         async with AsyncExitStack() as undo:
             engine = memory_engine(clone=clone)
             undo.push_async_callback(end_machines, engine)
-            yield await open_instance(undo, home, Path(run), engine)
+            instance = await open_instance(undo, home, Path(run), engine)
+            await instance.preloading.begin()
+            yield instance
 
 
 def memory_engine(*, clone: bool = False) -> MemoryEngine:

@@ -38,6 +38,7 @@ from insula.daemon.lifecycle.firewall import Firewall
 from insula.daemon.lifecycle.goldens import Goldens
 from insula.daemon.lifecycle.pools import Pools
 from insula.daemon.lifecycle.power import Power
+from insula.daemon.lifecycle.preloading import Preloading
 from insula.daemon.lifecycle.sleeping import Sleeping
 from insula.daemon.lifecycle.snapshots import Snapshots
 from insula.daemon.lifecycle.templates import Templates
@@ -119,6 +120,8 @@ async def _serve(home: Path, run: Path) -> None:
         administration = Administration(world)
         viewers = Viewers(keeper, run, root=os.geteuid() == 0)
         volumes = Volumes(world, snapshots)
+        preloading = Preloading(world, power, administration, volumes.is_outdated)
+        undo.push_async_callback(preloading.close)
         devices = Devices(world, _drivers(world))
         power.start_checks.append(devices.check_start)
         power.start_steps.append(devices.give_required)
@@ -135,7 +138,8 @@ async def _serve(home: Path, run: Path) -> None:
             administration=administration,
             volumes=volumes,
             pools=Pools(world),
-            sleeping=Sleeping(world, power),
+            sleeping=Sleeping(world, power, preloading),
+            preloading=preloading,
             firewall=firewall,
             devices=devices,
             consoles=consoles,
@@ -156,7 +160,7 @@ async def _serve(home: Path, run: Path) -> None:
         session = f"{_boot()} {(await keeper.hello())['pid']}"
         starts = partial(autostart.start_all, world, power, session)
         leftovers = partial(reconcile.clear_leftovers, world, snapshots)
-        _owned(undo, _in_background(leftovers, viewers.prepare, starts))
+        _owned(undo, _in_background(leftovers, viewers.prepare, starts, preloading.begin))
         _owned(undo, clock.watch(world.running.values))
         _owned(undo, snapshots.keep_fresh())
         _owned(undo, pressure.watch(world))

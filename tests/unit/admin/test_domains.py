@@ -155,7 +155,7 @@ async def test_disposables_are_created(instance: Instance) -> None:
         ("mould", "", b"name", "QubesValueError"),
         ("mould", "", b"\xc3", NOTHING),
         ("work", "", b"", "QubesException"),
-        ("mould", "preload", b"", "QubesValueError"),
+        ("work", "preload", b"x", "QubesValueError"),
     ],
 )
 async def test_creation_of_disposables_refuses(

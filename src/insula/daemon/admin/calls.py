@@ -11,6 +11,7 @@ from insula.daemon.lifecycle.devices import Devices
 from insula.daemon.lifecycle.firewall import Firewall
 from insula.daemon.lifecycle.pools import Pools
 from insula.daemon.lifecycle.power import Power
+from insula.daemon.lifecycle.preloading import Preloading
 from insula.daemon.lifecycle.sleeping import Sleeping
 from insula.daemon.lifecycle.volumes import Volumes
 from insula.daemon.lifecycle.world import World
@@ -28,6 +29,7 @@ class Api:
     volumes: Volumes
     pools: Pools
     sleeping: Sleeping
+    preloading: Preloading
     firewall: Firewall
     devices: Devices
     consoles: Consoles

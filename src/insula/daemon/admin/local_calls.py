@@ -128,9 +128,11 @@ class LocalCalls:
             return system.named(wanted.target)
         name = wanted.target.removeprefix(_DISPOSABLE).removeprefix(":")
         template = system.named(name) if name else default_dispvm(system, system.dom0)
-        qube = await self._api.administration.create_disposable(
-            template, system.dom0, fleeting=True
-        )
+        qube = await self._api.preloading.take(template, system.dom0, fleeting=True)
+        if qube is None:
+            qube = await self._api.administration.create_disposable(
+                template, system.dom0, fleeting=True
+            )
         request.on_done.push_async_callback(self._end_disposable, qube)
         return qube
 

@@ -66,6 +66,11 @@ class Power:
         # What is done to a qube that is up, before it is said to be.
         self.start_steps: list[Callable[[Qube], Awaitable[None]]] = []
 
+    @property
+    def going_down(self) -> bool:
+        """Whether nothing is started any more."""
+        return self._going_down
+
     async def start(self, qube: Qube) -> None:
         """Start a qube; nothing happens when it is not halted. Who asks meanwhile shares the end.
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 
 from insula.daemon.lifecycle.power import Power
+from insula.daemon.lifecycle.preloading import Preloading
 from insula.daemon.lifecycle.world import World
 from insula.daemon.model.errors import NotRunningError, QubeStateError, RefusedError
 from insula.daemon.model.qube import PowerState, Qube
@@ -23,9 +24,10 @@ log = logging.getLogger(__name__)
 class Sleeping:
     """Puts qubes to sleep and wakes them."""
 
-    def __init__(self, world: World, power: Power) -> None:
+    def __init__(self, world: World, power: Power, preloading: Preloading) -> None:
         self._world = world
         self._power = power
+        self._preloading = preloading
 
     async def suspend(self, qube: Qube, *, service: str = "qubes.SuspendPre") -> None:
         """Put a running qube to sleep.
@@ -59,6 +61,7 @@ class Sleeping:
         Raises:
             RefusedError: some could not be; which and why.
         """
+        await self._preloading.sleep()
         still = (PowerState.PAUSED, PowerState.SUSPENDED)
         qubes = self._running()
         before = sorted(qube.name for qube in qubes if qube.power in still)
@@ -78,6 +81,7 @@ class Sleeping:
         Raises:
             RefusedError: some could not be woken; which and why.
         """
+        self._preloading.wake()
         place = self._world.run / _PAUSED_BEFORE
         before = set(place.read_text().splitlines()) if place.exists() else set()
         place.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ _FEATURES = {
     "vmexec": "1",
     "supported-rpc.qubes.VMRootExec": "1",
     "supported-rpc.qubes.VMRootShell": "1",
+    "supported-rpc.qubes.WaitForRunningSystem": "1",
     "supported-rpc.qubes.WaitForSession": "1",
 }
 _RECIPE_SHOWN = 12  # characters of a recipe's hash in a kernel's name

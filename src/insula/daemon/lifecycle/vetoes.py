@@ -1,6 +1,7 @@
 """What keeps a qube from starting or from ending (admin-api.md sections 8.2 and 8.3)."""
 
 from insula.daemon.model.errors import NotHaltedError, QubeInUseError, QubeStateError
+from insula.daemon.model.members import is_preloaded
 from insula.daemon.model.properties.network import netvm
 from insula.daemon.model.properties.qubes import value_of
 from insula.daemon.model.qube import Qube, QubeClass
@@ -43,7 +44,10 @@ def check_shutdown(system: System, qube: Qube) -> None:
     others = [
         other
         for other in system.qubes.values()
-        if other is not qube and other.klass.is_machine and not other.halted
+        if other is not qube
+        and other.klass.is_machine
+        and not other.halted
+        and not is_preloaded(system, other)
     ]
     for what, error, users in (
         (

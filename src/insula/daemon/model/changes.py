@@ -1,5 +1,7 @@
 """Changes of a system that its administrators ask for: each adds to an Edit, or refuses."""
 
+from collections.abc import Collection
+
 from insula.daemon.model.edit import Edit
 from insula.daemon.model.errors import ValueRefusedError
 from insula.daemon.model.features import MEMINFO_WRITER, check_feature, drop_feature, put_feature
@@ -123,15 +125,18 @@ def remove_feature(edit: Edit, qube: Qube, name: str) -> None:
     follow_feature(edit, qube, name)
 
 
-def users_of(system: System, qube: Qube) -> list[str]:
-    """What refers to a qube and so keeps it from being removed (admin-api.md section 8.6)."""
+def users_of(system: System, qube: Qube, besides: Collection[str] = ()) -> list[str]:
+    """What refers to a qube and so keeps it from being removed (admin-api.md section 8.6).
+
+    besides: names of qubes that do not count.
+    """
     used = [
         f"global property {name}"
         for name, value in sorted(system.properties.items())
         if value == qube.uuid
     ]
     for other in system.in_order():
-        if other is qube:
+        if other is qube or other.name in besides:
             continue
         used += [
             f"{name} for {other.name}"

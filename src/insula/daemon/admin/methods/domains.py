@@ -2,18 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import NoReturn
 from uuid import UUID
 
 from insula.daemon.admin import permissions
 from insula.daemon.admin.calls import Call, Method
 from insula.daemon.admin.methods.creation import create_qube
 from insula.daemon.model.errors import (
-    NotImplementedHereError,
     RefusedError,
     RefusedSilentlyError,
     ValueRefusedError,
 )
+from insula.daemon.model.members import READINESS
 from insula.daemon.model.properties.qubes import value_of
 from insula.daemon.model.qube import PowerState, Qube, QubeClass
 from insula.daemon.model.system import System
@@ -22,7 +21,6 @@ from insula.protocol.admin import ListedQube, listed_qube_line
 _MIB_IN_KIB = 1024
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")  # nanoseconds
-_READINESS = "supported-rpc.qubes.WaitForRunningSystem"
 
 
 async def list_classes(_call: Call) -> str:
@@ -50,24 +48,33 @@ async def create_disposable(call: Call) -> str:
     system, payload = call.api.world.system, call.payload_text()
     if payload not in ("", "uuid"):
         raise ValueRefusedError(f"Not expected: {payload!r}. It is uuid or nothing")
+    if call.argument:
+        await _preload(call)
+        return ""
     template = call.destination
     if template is system.dom0:
         template = default_dispvm(system, call.source)
-    if call.argument:
-        _refuse_preloading(system, template)
-    qube = await call.api.administration.create_disposable(template, call.source)
+    qube = await call.api.preloading.take(template, call.source)
+    if qube is None:
+        qube = await call.api.administration.create_disposable(template, call.source)
     return f"uuid:{qube.uuid}" if payload else qube.name
 
 
-def _refuse_preloading(system: System, template: Qube) -> NoReturn:
-    if not system.feature(template, _READINESS):
-        raise ValueRefusedError(f"Qube {template.name} lacks the feature {_READINESS}")
-    error = NotImplementedHereError("Disposables are not started ahead of their use here")
-    error.hint = "They start from a snapshot; nothing needs to be done."
-    raise error
+async def _preload(call: Call) -> None:
+    """Have as many disposables wait as are to; returns when they do."""
+    system, template = call.api.world.system, call.destination
+    if template is system.dom0:
+        try:
+            template = default_dispvm(system, call.source)
+        except RefusedError as error:
+            raise RefusedSilentlyError(str(error)) from None
+    if not system.feature(template, READINESS):
+        raise ValueRefusedError(f"Qube {template.name} lacks the feature {READINESS}")
+    await call.api.preloading.fill(template, "asked")
 
 
 async def remove(call: Call) -> str:
+    await call.api.preloading.before_removal(call.destination)
     await call.api.administration.remove(call.destination)
     return ""
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from insula.daemon.model.errors import NotHaltedError, PropertyValueError, QubeInUseError
+from insula.daemon.model.members import is_preloaded
 from insula.daemon.model.properties import defaults, network, parsing
 from insula.daemon.model.properties.definition import Access, Held, Property, held
 from insula.daemon.model.qube import Qube, QubeClass, Value
@@ -25,12 +26,21 @@ def _must_make_disposables(found: Qube) -> str | None:
 def _check_template(system: System, qube: Qube, _value: Value) -> None:
     if not qube.halted:
         raise NotHaltedError(qube.name, "is not halted, so its template cannot be changed")
-    if running := [one.name for one in system.made_from(qube) if not one.halted]:
+    if running := _made_from(system, qube, running=True):
         raise QubeInUseError(f"Disposables of {qube.name} are running: {', '.join(running)}")
 
 
+def _made_from(system: System, qube: Qube, *, running: bool = False) -> list[str]:
+    """Names of what is made from a qube, but for what waits to be used and goes with it."""
+    return [
+        one.name
+        for one in system.made_from(qube)
+        if not is_preloaded(system, one) and not (running and one.halted)
+    ]
+
+
 def _check_template_for_dispvms(system: System, qube: Qube, value: Value) -> None:
-    if not value and (made := [one.name for one in system.made_from(qube)]):
+    if not value and (made := _made_from(system, qube)):
         error = QubeInUseError(f"There are disposables of {qube.name}: {', '.join(made)}")
         error.hint = f"Remove them first: qvm-remove {' '.join(made)}"
         raise error
@@ -406,7 +416,7 @@ _OF_CLASS: dict[QubeClass, tuple[Property, ...]] = {
             kind="bool",
             help="Whether the disposable waits to be used.",
             access=Access.READ_ONLY,
-            default=defaults.constant(False),
+            default=is_preloaded,
             parse=parsing.nothing,
         ),
     ),
