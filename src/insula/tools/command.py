@@ -200,7 +200,7 @@ def run(
     _open_standard_streams()
     try:
         arguments = parser.parse(argv)
-        log.set_level(1 + arguments.verbose - arguments.quiet)
+        _set_level(1 + arguments.verbose - arguments.quiet)
         code = work(arguments)
         sys.stdout.flush()
     except UsageError as error:
@@ -219,6 +219,15 @@ def run(
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return code
+
+
+def _set_level(level: int) -> None:
+    """Say as much as was asked for; where that is everything, each call of the daemon, too."""
+    log.set_level(level)
+    if level > 1:
+        from insula.client import admin  # noqa: PLC0415 - a command without calls does not load it
+
+        admin.observe = lambda text: log.debug("app", text)
 
 
 def _open_standard_streams() -> None:

@@ -161,6 +161,12 @@ def test_levels_of_what_is_said(
     assert re.fullmatch(line, capfd.readouterr().err)
 
 
+def test_calls_are_told_where_everything_is_said(daemon: FakeDaemon, run: Run) -> None:
+    daemon.add(FakeQube("work"))
+    assert "app: admin.vm.tag.List+ of work, 0 bytes" in run(qvm_features.tags, "-v", "work").err
+    assert run(qvm_features.tags, "work").err == ""
+
+
 def test_warnings_are_bare_where_little_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     for level, lines in ((0, "text\n"), (1, "app: text\n")):
         log.set_level(level)

@@ -25,7 +25,7 @@ def qube(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> FakeQube:
     return daemon.add(FakeQube("work", firewall=rules))
 
 
-@pytest.mark.parametrize("words", [["work"], ["work", "list"], ["-v", "work"]])
+@pytest.mark.parametrize("words", [["work"], ["work", "list"], ["-vq", "work"]])
 def test_rules_are_listed_with_their_numbers(run: Run, words: list[str]) -> None:
     done = run(qvm_firewall.main, *words)
     assert (done.code, done.err) == (0, "")
