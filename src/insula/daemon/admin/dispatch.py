@@ -8,6 +8,7 @@ from uuid import UUID
 from insula.daemon.admin.calls import Api, Call, Method
 from insula.daemon.admin.methods import (
     console,
+    denied,
     devices,
     domains,
     features,
@@ -46,6 +47,7 @@ SOCKETS: dict[str, dict[str, Method]] = {
         **notes.METHODS,
         **firewall.METHODS,
         **devices.METHODS,
+        **denied.METHODS,
         **console.METHODS,
     },
     "qubesd.internal.sock": {**internal.METHODS, **volumes.IMPORTS},

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from insula.daemon.lifecycle.devices import Devices, by_weight
+from insula.daemon.lifecycle.assigning import by_weight, name_of
+from insula.daemon.lifecycle.devices import Devices
 from insula.daemon.lifecycle.world import World
 from insula.daemon.model.assignments import CLASSES, Assignment
 from insula.daemon.model.errors import QubeNotFoundError
@@ -77,11 +78,12 @@ class Appearing:
             self.changed(qube)
 
     async def _started(self, qube: Qube) -> None:
+        system = self._world.system
         await self._look(qube)
         for devclass in CLASSES:
             assignments = [one for one in qube.assignments if one.devclass == devclass]
             for assignment in by_weight(assignments):
-                for device in self._devices.present(devclass, self._devices.name(assignment)):
+                for device in self._devices.present(devclass, name_of(system, assignment)):
                     await self._offer(device, [_Wish(qube, assignment)])
 
     async def _look(self, backend: Qube) -> None:

@@ -1,25 +1,21 @@
-"""Devices of qubes: which there are, whose they are to be, and whose they are now.
+"""Devices of qubes: which there are, and whose they are now.
 
 What a class of devices can do is its driver's; a class without one has no devices.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from insula.daemon.devices.driver import Driver, OptionError, checked, settled
+from insula.daemon.lifecycle.assigning import check_class, name_of, pvh, required
 from insula.daemon.lifecycle.world import World
-from insula.daemon.model.assignments import Assignment
-from insula.daemon.model.edit import Edit
 from insula.daemon.model.errors import (
-    DeviceAlreadyAssignedError,
     DeviceAlreadyAttachedError,
-    DeviceNotAssignedError,
     DeviceNotAttachedError,
     NotHaltedError,
     NotRunningError,
-    QubeNotFoundError,
     RefusedError,
     RefusedSilentlyError,
     ValueRefusedError,
@@ -91,72 +87,6 @@ class Devices:
             for device in self.available(devclass, backend)
             if name.port in (ANY, device.port) and name.device_id in (None, ANY, device.device_id)
         ]
-
-    async def assign(self, frontend: Qube, assignment: Assignment) -> None:
-        """Let a device be a qube's from now on.
-
-        Raises:
-            DeviceAlreadyAssignedError: it is already.
-            ReportableError: the qube cannot have it, or not so.
-        """
-        assignment = self._checked(frontend, assignment)
-        device = self.text(assignment)
-        async with self._world.editing() as edit:
-            _require_there(edit, frontend)
-            for one in frontend.assignments:
-                if one.is_of(*_identity(assignment)):
-                    raise DeviceAlreadyAssignedError(device, frontend.name)
-            edit.touch(frontend).assignments = (*frontend.assignments, assignment)
-            for kind in ("device-pre-assign", "device-assign"):
-                name = f"{kind}:{assignment.devclass}"
-                edit.tell(frontend, name, device=device, options=dict(assignment.options))
-
-    async def unassign(self, frontend: Qube, assignment: Assignment) -> None:
-        """Let a device be the qube's no more; what it has now it keeps.
-
-        Raises:
-            DeviceNotAssignedError: it is not.
-        """
-        async with self._world.editing() as edit:
-            _require_there(edit, frontend)
-            found = self.assignment(frontend, assignment)
-            if found is None:
-                raise DeviceNotAssignedError(self.text(assignment), frontend.name)
-            edit.touch(frontend).assignments = tuple(
-                one for one in frontend.assignments if one is not found
-            )
-            edit.tell(frontend, f"device-unassign:{found.devclass}", device=self.text(found))
-
-    async def set_mode(self, frontend: Qube, assignment: Assignment, mode: str) -> None:
-        """Change how a device comes to be a qube's.
-
-        Raises:
-            ValueRefusedError: it is not assigned.
-        """
-        async with self._world.editing() as edit:
-            _require_there(edit, frontend)
-            found = self.assignment(frontend, assignment)
-            if found is None:
-                raise ValueRefusedError(
-                    f"Device {self.text(assignment)} is not assigned to {frontend.name}"
-                )
-            if found.mode == mode:
-                return
-            changed = self._checked(frontend, replace(found, mode=mode))
-            edit.touch(frontend).assignments = tuple(
-                changed if one is found else one for one in frontend.assignments
-            )
-            device, devclass = self.text(found), found.devclass
-            options = dict(found.options)
-            edit.tell(frontend, f"device-pre-assign:{devclass}", device=device, options=options)
-            edit.tell(frontend, f"device-assignment-changed:{devclass}", device=device)
-
-    def assignment(self, frontend: Qube, wanted: Assignment) -> Assignment | None:
-        """The assignment of the same device, if there is one."""
-        for one in frontend.assignments:
-            if one.is_of(*_identity(wanted)):
-                return one
-        return None
 
     async def attach(
         self, frontend: Qube, devclass: str, name: DeviceName, options: Mapping[str, str]
@@ -261,7 +191,7 @@ class Devices:
             RefusedError: something is missing, or cannot be given to it.
         """
         for assignment in required(qube):
-            devclass, name = assignment.devclass, self.name(assignment)
+            devclass, name = assignment.devclass, name_of(self._world.system, assignment)
             found = self.present(devclass, name)
             if not found:
                 why, hint = "which is not there", "Plug it in, or: "
@@ -283,7 +213,7 @@ class Devices:
             ReportableError: something cannot be given to it.
         """
         for assignment in required(qube):
-            found = self.present(assignment.devclass, self.name(assignment))
+            found = self.present(assignment.devclass, name_of(self._world.system, assignment))
             mine = [one.device.name for one in self.attached(assignment.devclass, qube)]
             if any(device.name in mine for device in found):
                 continue  # By an assignment that says more of it.
@@ -291,22 +221,9 @@ class Devices:
             if not free:
                 raise RefusedError(
                     f"Qube {qube.name} requires {assignment.devclass} device "
-                    f"{self.name(assignment)}, which is gone"
+                    f"{name_of(self._world.system, assignment)}, which is gone"
                 )
             await self.give(qube, free[0], assignment.options)
-
-    def name(self, assignment: Assignment) -> DeviceName:
-        """The device of an assignment."""
-        backend = ANY
-        if assignment.backend is not None:
-            found = self._world.system.find(assignment.backend)
-            # One that is gone is not any.
-            backend = f"uuid:{assignment.backend}" if found is None else found.name
-        return DeviceName(backend, assignment.port, assignment.device_id)
-
-    def text(self, assignment: Assignment) -> str:
-        """A device as events name it."""
-        return str(self.name(assignment))
 
     def _keeper(self, frontend: Qube, device: DeviceInfo) -> Qube | None:
         """The qube that keeps another from having a device; several may have the microphone."""
@@ -320,13 +237,13 @@ class Devices:
     ) -> dict[str, str]:
         """Options that a device is given to a qube with; refuses what may not be given to it."""
         devclass, system = device.devclass, self._world.system
-        _check_class(frontend, devclass, device.backend)
+        check_class(frontend, devclass, device.backend)
         if device.backend == frontend.name:
             raise RefusedError(f"{device.name} is {frontend.name}'s own already")
         if devclass == "usb" and frontend.klass is QubeClass.ADMIN:
             raise RefusedError("dom0 gets no USB devices of qubes")
         if devclass == "pci" and value_of(system, frontend, "virt_mode") == "pvh":
-            raise _pvh(frontend)
+            raise pvh(frontend)
         taken = [one.options.get("frontend-dev", "") for one in self.attached("block", frontend)]
         if frontend.klass.is_machine:
             kernel = value_of(system, frontend, "kernel")
@@ -335,16 +252,6 @@ class Devices:
             return settled(device, checked(devclass, options), taken)
         except OptionError as error:
             raise ValueRefusedError(str(error)) from None
-
-    def _checked(self, frontend: Qube, assignment: Assignment) -> Assignment:
-        if frontend.klass is QubeClass.REMOTE:
-            raise RefusedError(f"Qube {frontend.name} is on another system and has no devices here")
-        if assignment.port == ANY and assignment.device_id == ANY:
-            raise ValueRefusedError("Name the port or the device; any of both is none")
-        _check_class(frontend, assignment.devclass, self.name(assignment).backend)
-        if assignment.devclass == "pci" and frontend.properties.get("virt_mode") == "pvh":
-            raise _pvh(frontend)
-        return replace(assignment, options=_options(assignment.devclass, assignment.options))
 
     def _check_denied(self, frontend: Qube, devices: Sequence[DeviceInfo]) -> None:
         if _DENIED not in BY_CLASS[frontend.klass]:
@@ -358,48 +265,5 @@ class Devices:
                     raise RefusedSilentlyError(f"{frontend.name} is denied devices such as {code}")
 
 
-def required(qube: Qube) -> list[Assignment]:
-    """What a qube does not start without, the most specific first."""
-    return by_weight(one for one in qube.assignments if one.mode == "required")
-
-
-def by_weight(assignments: Iterable[Assignment]) -> list[Assignment]:
-    """Assignments in the order in which they apply: port and id, port, id, anything."""
-    return sorted(assignments, key=lambda one: (one.port == ANY, one.device_id == ANY))
-
-
 def _is_up(qube: Qube) -> bool:
     return not (qube.klass.is_machine and qube.halted)
-
-
-def _identity(assignment: Assignment) -> tuple[str, UUID | None, str, str]:
-    return assignment.devclass, assignment.backend, assignment.port, assignment.device_id
-
-
-def _options(devclass: str, options: Mapping[str, str]) -> dict[str, str]:
-    try:
-        return checked(devclass, options)
-    except OptionError as error:
-        raise ValueRefusedError(str(error)) from None
-
-
-def _check_class(frontend: Qube, devclass: str, backend: str) -> None:
-    """Refuse what a class of devices forbids, whoever the qubes are."""
-    if devclass != "pci":
-        return
-    if backend != "dom0":
-        raise RefusedError("PCI devices are dom0's alone to give")
-    if frontend.klass is QubeClass.ADMIN:
-        raise RefusedError("dom0 has its PCI devices already")
-
-
-def _pvh(frontend: Qube) -> RefusedError:
-    return RefusedError(
-        f"Qube {frontend.name} is pvh, and such have no PCI devices",
-        f"Change it first: qvm-prefs {frontend.name} virt_mode hvm",
-    )
-
-
-def _require_there(edit: Edit, qube: Qube) -> None:
-    if qube.uuid not in edit.system.qubes:
-        raise QubeNotFoundError(qube.name)

@@ -1,32 +1,26 @@
 """Devices of qubes (admin-api.md section 4.8)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
 from insula.daemon.admin.calls import Call, Method
-from insula.daemon.lifecycle.devices import by_weight
-from insula.daemon.model import changes
+from insula.daemon.lifecycle import assigning
+from insula.daemon.lifecycle.assigning import by_weight, name_of
 from insula.daemon.model.assignments import CLASSES, STORED_MODES, Assignment
 from insula.daemon.model.errors import (
-    QubeNotFoundError,
     RefusedError,
     RefusedSilentlyError,
-    ValueRefusedError,
 )
-from insula.daemon.model.properties.parsing import interfaces
-from insula.daemon.model.properties.qubes import BY_CLASS, value_of
 from insula.daemon.model.qube import Qube, QubeClass
 from insula.protocol.devices import (
     ANY,
-    INTERFACE_SIZE,
     MODES,
     DeviceInfo,
     DeviceName,
     check_device_id,
-    interfaces_of,
     parse_argument,
     parse_serialised,
     serialise,
@@ -34,7 +28,6 @@ from insula.protocol.devices import (
 from insula.protocol.errors import ProtocolError
 
 _IDENTITY = ("device_id", "port_id", "devclass", "backend_domain")
-_DENIED = "devices_denied"
 
 T = TypeVar("T")
 
@@ -60,10 +53,8 @@ async def assigned(devclass: str, call: Call) -> str:
     backend, port = _place(call)
 
     def chosen(one: Assignment) -> bool:
-        return not call.argument or (call.api.devices.name(one).backend, one.port) == (
-            backend,
-            port,
-        )
+        name = name_of(call.api.world.system, one)
+        return not call.argument or (name.backend, name.port) == (backend, port)
 
     return _filtered(lines, chosen, call.argument)
 
@@ -100,13 +91,13 @@ async def assign(devclass: str, call: Call) -> str:
     if wanted.mode == "manual":
         raise RefusedSilentlyError("what is attached by hand is not assigned")
     _refuse_remote(call.destination)
-    await call.api.devices.assign(call.destination, wanted)
+    await assigning.assign(call.api.world, call.destination, wanted)
     return ""
 
 
 async def unassign(devclass: str, call: Call) -> str:
     _refuse_remote(call.destination)
-    await call.api.devices.unassign(call.destination, _named_assignment(devclass, call))
+    await assigning.unassign(call.api.world, call.destination, _named_assignment(devclass, call))
     return ""
 
 
@@ -115,7 +106,7 @@ async def set_assignment(devclass: str, call: Call) -> str:
     if mode not in STORED_MODES or call.destination.klass is QubeClass.REMOTE:
         raise RefusedSilentlyError(f"not a mode of an assignment: {mode!r}")
     wanted = _named_assignment(devclass, call)
-    await call.api.devices.set_mode(call.destination, wanted, mode)
+    await assigning.set_mode(call.api.world, call.destination, wanted, mode)
     return ""
 
 
@@ -133,50 +124,6 @@ async def detach(devclass: str, call: Call) -> str:
     name = _name(call)
     await call.api.devices.detach(call.destination, devclass, name.backend, name.port)
     return ""
-
-
-async def list_denied(call: Call) -> str:
-    return "\n".join(interfaces_of(_denied(call)))
-
-
-async def add_denied(call: Call) -> str:
-    added = _codes(call, call.payload_text())
-    await _deny(call, {*interfaces_of(_denied(call)), *added})
-    return ""
-
-
-async def remove_denied(call: Call) -> str:
-    text = call.payload_text()
-    before = interfaces_of(_denied(call))
-    removed = before if text == "all" else _codes(call, text)
-    await _deny(call, set(before) - set(removed))
-    return ""
-
-
-def _denied(call: Call) -> str:
-    if _DENIED not in BY_CLASS[call.destination.klass]:
-        raise RefusedSilentlyError("such a qube has no devices")
-    return str(value_of(call.api.world.system, call.destination, _DENIED) or "")
-
-
-def _codes(call: Call, text: str) -> tuple[str, ...]:
-    if len(text) % INTERFACE_SIZE:
-        raise ValueRefusedError(f"An interface has {INTERFACE_SIZE} characters")
-    interfaces(call.api.world.system, call.destination, text)
-    codes = interfaces_of(text)
-    if len(set(codes)) != len(codes):
-        raise ValueRefusedError("An interface is given twice")
-    return codes
-
-
-async def _deny(call: Call, codes: Iterable[str]) -> None:
-    qube, text = call.destination, "".join(sorted(codes))
-    if text == _denied(call):
-        return
-    async with call.api.world.editing() as edit:
-        if qube.uuid not in edit.system.qubes:
-            raise QubeNotFoundError(qube.name)
-        changes.set_property(edit, qube, BY_CLASS[qube.klass][_DENIED], text)
 
 
 def _refuse_remote(qube: Qube) -> None:
@@ -200,7 +147,7 @@ def _place(call: Call) -> tuple[str, str]:
 
 
 def _line(call: Call, one: Assignment) -> str:
-    backend = call.api.devices.name(one).backend
+    backend = name_of(call.api.world.system, one).backend
     items = [
         ("device_id", one.device_id),
         ("port_id", one.port),
@@ -246,7 +193,7 @@ def _named_assignment(devclass: str, call: Call) -> Assignment:
         device_id=ANY if name.device_id is None else name.device_id,
         mode="manual",
     )
-    if wanted.device_id != ANY or call.api.devices.assignment(call.destination, wanted):
+    if wanted.device_id != ANY or assigning.stored(call.destination, wanted):
         return wanted
     return replace(wanted, device_id=_identified(devclass, call, name))
 
@@ -320,8 +267,4 @@ METHODS = {
         for devclass in CLASSES
         for name, (run, payload) in _RUNS.items()
     },
-    "admin.vm.device.denied.List": Method(run=list_denied),
-    # Their arguments are ignored.
-    "admin.vm.device.denied.Add": Method(run=add_denied, argument=True, payload=True),
-    "admin.vm.device.denied.Remove": Method(run=remove_denied, argument=True, payload=True),
 }
