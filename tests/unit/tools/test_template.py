@@ -486,12 +486,16 @@ def test_purging_takes_all_that_is_made_of_it(
         FakeQube("mould", state="Running", properties={"template": answer("fedora", "vm")})
     )
     here.daemon.add(FakeQube("disp", "DispVM", properties={"template": answer("mould", "vm")}))
+    here.daemon.add(
+        FakeQube("disp1", "DispVM", "Running", properties={"template": answer("mould", "vm")})
+    )
+    here.daemon.on_halted = lambda name: here.daemon.qubes.pop(name) if name == "disp1" else None
     here.daemon.add(FakeQube("other", properties={"default_dispvm": answer("mould", "vm")}))
     monkeypatch.setattr(sys, "stdin", io.StringIO(said))
     done = template("purge", "fedora")
     assert done.code == (1 if left else 0)
     assert ({"fedora", "mould", "disp"} <= set(here.daemon.qubes)) == left
-    assert "  fedora\n  mould\n  disp\n" in done.out
+    assert "  fedora\n  mould\n  disp\n  disp1\n" in done.out
     if not left:
         removed = [name for name, _, _ in here.daemon.asked("admin.vm.Remove")]
         assert removed == ["disp", "mould", "fedora"]

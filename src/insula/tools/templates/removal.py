@@ -1,6 +1,7 @@
 """Taking templates away: alone, after moving who uses them, or with all who use them."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from insula.client import admin, errors
 from insula.client.app import App, Holder, Qube
@@ -45,15 +46,14 @@ def purge(app: App, qubes: Sequence[Qube], *, ask: bool) -> None:
     found = _with_dependants(app, qubes)
     _confirm("This removes, with all that is in them:", found, _TIMES_ASKED if ask else 0)
     for qube in found:
-        if qube.is_running():
+        with suppress(errors.QubesVMNotStartedError):
             qube.call("admin.vm.Kill")
     for qube in reversed(found):
+        if qube.name not in app.domains:
+            continue  # a disposable, which went when it ended
         for holder, name in _uses(app, qube):
             holder.set(name, "")
-        try:
-            _remove(qube)
-        except errors.QubesVMNotFoundError:
-            continue  # a disposable, which went when it ended
+        _remove(qube)
 
 
 def _confirm(question: str, qubes: Iterable[Qube], times: int) -> None:
