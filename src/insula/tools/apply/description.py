@@ -23,6 +23,12 @@ MANAGED_FEATURES = frozenset(
         "preload-dispvm-in-progress",
     )
 )
+STATE_FEATURES = frozenset(("updates-available", "last-update", "last-updates-check"))
+# What programs in a qube announce, and what follows a property: exact does not take it away.
+ANNOUNCED = (
+    "os", "os-", "qubes-agent-version", "qubes-firewall", "servicevm", "supported-", "template-",
+    "vmexec",
+)  # fmt: skip
 MANAGED_TAGS = ("created-by-", "disp-created-by-", "guivm-", "audiovm-", "relayvm-")
 _ELSEWHERE = {"template": "template", "label": "label", "klass": "class"}
 _FIXED = frozenset(("name", "qid", "uuid", "dispid"))
@@ -34,6 +40,13 @@ _FEATURE = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 _INVISIBLE = frozenset(("Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"))
 
 Values = dict[str, str | None]  # None: the default, or not set
+
+
+def is_announced(feature: str) -> bool:
+    """Whether a feature is told by a qube itself."""
+    return any(
+        feature.startswith(one) if one.endswith("-") else feature == one for one in ANNOUNCED
+    )
 
 
 class DescriptionError(ReportableError):

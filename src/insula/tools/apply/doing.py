@@ -24,7 +24,11 @@ def carry_out(plan: Plan, tell: Tell) -> bool:
             tell(f"{unit.name}: not done: it needs {', '.join(lacking)}")
             _fail(unit, failed)
             continue
-        problem = _do(unit)
+        try:
+            problem = _do(unit)
+        except errors.DaemonNotRunningError:
+            tell(f"{unit.name}: may be half done")
+            raise
         if problem is None:
             tell(f"{unit.name}: done")
         else:

@@ -6,7 +6,7 @@ from functools import cached_property
 from insula.client.app import App, Qube
 from insula.protocol.admin import ADMIN_QUBE, PropertyAnswer
 from insula.protocol.firewall import DEFAULT, Rule
-from insula.tools.apply.description import MANAGED_FEATURES, MANAGED_TAGS
+from insula.tools.apply.description import MANAGED_FEATURES, MANAGED_TAGS, STATE_FEATURES
 
 BARE = ("AdminVM", "RemoteVM")  # classes without volumes and firewall
 _BUILT_IN = 8  # highest index of a label that is always there
@@ -49,11 +49,11 @@ class FoundQube:
 
     @cached_property
     def features(self) -> dict[str, str]:
-        """Its features, without those that are the daemon's own."""
+        """Its features, without those that are the daemon's own or say how updates stand."""
         return {
             name: value
             for name, value in self.qube.features.items()
-            if name not in MANAGED_FEATURES
+            if name not in MANAGED_FEATURES | STATE_FEATURES
         }
 
     @cached_property

@@ -6,7 +6,7 @@ from insula.client.app import App, Holder, Qube
 from insula.protocol.admin import ADMIN_QUBE, PropertyAnswer
 from insula.protocol.firewall import DEFAULT, parse_rule
 from insula.tools.apply import steps
-from insula.tools.apply.description import Values, Wanted, WantedQube
+from insula.tools.apply.description import Values, Wanted, WantedQube, is_announced
 from insula.tools.apply.found import BARE, Found, FoundQube, unexpired
 from insula.tools.apply.order import groups
 from insula.tools.apply.steps import Step, Unit
@@ -23,7 +23,6 @@ _FIRST = ("provides_network", "template_for_dispvms", "virt_mode")
 # A qube that stops being this has to wait for those that still use it so.
 _USED_BY = {"provides_network": "netvm", "template_for_dispvms": "template"}
 _PRELOADING = "preload-dispvm"
-_FOLLOWS_PROVIDES_NETWORK = "servicevm"
 _DEFAULT_RULES = (parse_rule(DEFAULT),)
 SYSTEM = "system"
 
@@ -231,8 +230,9 @@ class _Planner:
         before = {} if there is None else there.features
         values: Values = dict(one.features)
         if one.exact:
-            kept = {*values, _FOLLOWS_PROVIDES_NETWORK}
-            values |= {name: None for name in before if name not in kept}
+            values |= {
+                name: None for name in before if name not in values and not is_announced(name)
+            }
         for name in sorted(values, key=lambda name: (name.startswith(_PRELOADING), name)):
             if values[name] != before.get(name):
                 was = before.get(name)

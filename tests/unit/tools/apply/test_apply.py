@@ -112,10 +112,14 @@ def test_what_is_not_mentioned_stays_unless_exact(apply: Apply, app: App) -> Non
     assert apply("[qubes.work]\nlabel = 'blue'").code == 0
     work = app.domains["work"]
     assert (work.label, work.memory, work.notes) == ("blue", 512, "of the office")
+    work.features["supported-rpc.a"] = "1"
+    work.features["updates-available"] = "1"
     done = apply("[qubes.work]\nexact = true\nproperties = { memory = 600 }")
     assert done.code == 0, done.err
     assert (work.memory, work.debug, work.is_default("default_dispvm")) == (600, False, True)
-    assert (dict(work.features), work.notes) == ({}, "")
+    assert set(work.features) == {"supported-rpc.a", "updates-available"}
+    assert work.notes == ""
+    assert "updates-available" not in export(app)
     assert [str(rule) for rule in work.firewall.rules] == ["action=accept"]
     assert "office" not in work.tags
     text = "[qubes.work]\nproperties = { memory = { default = true } }\nfeatures = { a = true }"

@@ -80,3 +80,4 @@ def test_a_daemon_that_is_gone_ends_it() -> None:
     journal = Journal()
     with pytest.raises(errors.DaemonNotRunningError):
         journal.carry_out(Unit("a", [journal.step("1", errors.DaemonNotRunningError("there"))]))
+    assert journal.told == ["a: may be half done"]
