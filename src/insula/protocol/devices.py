@@ -12,6 +12,8 @@ UNKNOWN_INTERFACE = "?******"
 INTERFACE_SIZE = 7  # characters
 MODES = ("manual", "auto-attach", "ask-to-attach", "required")
 _UNKNOWN_ARGUMENT = "_" * INTERFACE_SIZE
+# With one of these before its quote, the end of a value cannot be told.
+UNREADABLE_ENDS = ("=", "\\")
 _PORT = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _DEVICE_ID = re.compile(r"[!-~]+", re.ASCII)
 _KEY = re.compile(r"[0-9A-Za-z!#$%&()*+,\-./:;<>?@\[\\\]^_{|}~]+", re.ASCII)
@@ -104,7 +106,7 @@ def check_device_id(text: str) -> str:
     Raises:
         ProtocolError: it is none.
     """
-    if _DEVICE_ID.fullmatch(text) is None or "'" in text:
+    if _DEVICE_ID.fullmatch(text) is None or "'" in text or text.endswith(UNREADABLE_ENDS):
         raise ProtocolError(f"not the id of a device: {text[:80]!r}")
     return text
 

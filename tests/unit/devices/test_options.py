@@ -36,6 +36,8 @@ def test_no(value: str) -> None:
         ("pci", {"read-only": "yes"}),
         ("usb", {"permissive": "yes"}),
         ("mic", {"x": ""}),
+        ("block", {"frontend-dev": "xvd="}),
+        ("pci", {"permissive": "\\"}),
     ],
 )
 def test_what_is_no_option(devclass: str, options: dict[str, str]) -> None:

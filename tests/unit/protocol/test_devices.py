@@ -42,7 +42,9 @@ def test_a_name_may_leave_the_id_out() -> None:
     assert str(name) == "sys-usb:2-1:*"
 
 
-@pytest.mark.parametrize("text", ["", "sys-usb", "+x", "sys-usb+", "a+b c", "a+b/c+_", "a+b+"])
+@pytest.mark.parametrize(
+    "text", ["", "sys-usb", "+x", "sys-usb+", "a+b c", "a+b/c+_", "a+b+", "a+b+c=", "a+b+c\\"]
+)
 def test_what_names_no_device(text: str) -> None:
     with pytest.raises(ProtocolError):
         parse_argument(text)

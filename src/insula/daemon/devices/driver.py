@@ -4,7 +4,7 @@ import string
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from insula.protocol.devices import DeviceInfo
+from insula.protocol.devices import UNREADABLE_ENDS, DeviceInfo
 
 _TRUE, _FALSE = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
 _KINDS = ("disk", "cdrom")
@@ -101,6 +101,8 @@ def _free_node(taken: Collection[str], *, cdrom: bool) -> str:
 
 
 def _value(name: str, value: str) -> str:
+    if value.endswith(UNREADABLE_ENDS):
+        raise OptionError(f"{name} cannot be {value!r}")
     match name:
         case "read-only":
             if value.lower() in _TRUE:
