@@ -112,8 +112,10 @@ def parse(text: str, file: str) -> Wanted:
     """
     try:
         loaded = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # a TOMLDecodeError, or a number of thousands of digits
         raise DescriptionError(file, "", str(error)) from None
+    except RecursionError:
+        raise DescriptionError(file, "", "it is nested too deeply") from None
     return _Reader(file).system(loaded)
 
 

@@ -1,6 +1,12 @@
 """Descriptions: what they can say, and that every mistake is named by its key."""
 
+from contextlib import suppress
+from typing import Any
+
 import pytest
+import tomli_w
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from insula.tools.apply.description import DescriptionError, parse
 from insula.tools.apply.order import groups
@@ -47,6 +53,8 @@ def test_a_whole_description() -> None:
     ("text", "told"),
     [
         ("a =", "f: Invalid value (at end of document)"),
+        (f"a = {'1' * 5000}", "f: Exceeds the limit"),
+        (f"a = {'[' * 5000}", "f: it is nested too deeply"),
         ("[qube.a]", "f: qube: there is no such key"),
         ("qubes = 1", "f: qubes: a table is wanted"),
         ("[policy]\na = 'b'", "f: policy: this instance cannot have policy files"),
@@ -87,6 +95,37 @@ def test_a_mistake_is_named_by_its_key(text: str, told: str) -> None:
     with pytest.raises(DescriptionError) as caught:
         parse(text, "f")
     assert told in str(caught.value)
+
+
+KEYS = st.sampled_from(
+    ["qubes", "labels", "system", "a", "properties", "features", "services", "tags", "notes",
+     "firewall", "volumes", "state", "exact", "class", "label", "template", "clone", "default"]
+) | st.text(max_size=3)  # fmt: skip
+LEAVES = (
+    st.text(max_size=5) | st.integers(-(2**63), 2**63 - 1) | st.booleans() | st.floats()
+    | st.dates() | st.sampled_from(["absent", "1GiB", "action=drop", "0x00ff00"])
+)  # fmt: skip
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(
+    top=st.dictionaries(KEYS, VALUES, max_size=4),
+    qube=st.dictionaries(KEYS, VALUES, max_size=5),
+)
+@settings(deadline=None)
+def test_any_values_are_a_description_or_a_mistake(top: dict[str, Any], qube: Any) -> None:
+    with suppress(DescriptionError):
+        parse(tomli_w.dumps({**top, "qubes": {"a": qube}}), "f")
+
+
+@given(text=st.text())
+def test_any_text_is_a_description_or_a_mistake(text: str) -> None:
+    with suppress(DescriptionError):
+        parse(text, "f")
 
 
 def test_a_key_that_is_nearly_one_is_recognised() -> None:
