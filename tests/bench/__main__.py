@@ -11,6 +11,7 @@ from tests.bench.api import api
 from tests.bench.commands import commands
 from tests.bench.crowds import many, memory
 from tests.bench.data import data
+from tests.bench.preloaded import preloaded
 from tests.bench.report import Figure, show
 from tests.bench.restart import restart
 from tests.bench.setting import setting
@@ -20,6 +21,7 @@ from tests.bench.windows import windows
 WITHOUT_MACHINES = {"api": api, "commands": commands}
 GROUPS = {
     "disposables": disposables,
+    "preloaded": preloaded,
     "app-qube": app_qube,
     "windows": windows,
     "memory": memory,

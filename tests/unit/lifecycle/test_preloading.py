@@ -187,6 +187,15 @@ async def test_a_changed_property_renews_what_waits(
     assert renewed.properties["debug"] is True
 
 
+async def test_other_firewall_rules_renew_what_waits(instance: Instance) -> None:
+    await instance.ok(*MAX, b"1")
+    (waiting,) = await _filled(instance, 1)
+    await instance.ok("admin.vm.firewall.Set", "mould", "", b"action=drop\n")
+    await _until(lambda: not instance.system.has_name(waiting.name))
+    (renewed,) = await _filled(instance, 1)
+    assert renewed.firewall == instance.system.named("mould").firewall
+
+
 async def test_another_template_renews_what_waits(instance: Instance) -> None:
     await instance.template("oak", "fedcba9876543210")
     await instance.ok(*MAX, b"1")

@@ -335,6 +335,8 @@ class Preloading:
                 self._hear_of_limit(qube)
             case "property-set" | "property-reset":
                 self._hear_of_property(qube, detail)
+            case "firewall-changed" if members.MEMBERS in qube.features:
+                self._plan(qube, "firewall")
             case "domain-shutdown":
                 for one in (qube, *system.made_from(qube)):
                     if members.MEMBERS in one.features:

@@ -25,6 +25,8 @@ def differs(system: System, template: Qube, disposable: Qube) -> bool:
     """Whether one made from the template now would be another."""
     if template.volumes["private"].size != disposable.volumes["private"].size:
         return True
+    if template.firewall != disposable.firewall:  # Not Qubes' rule; what is let through counts.
+        return True
     known = BY_CLASS[disposable.klass]
     return any(
         value_of(system, template, name) != value_of(system, disposable, name)
