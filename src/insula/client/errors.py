@@ -201,6 +201,10 @@ class QubesPropertyAccessError(QubesDaemonAccessError, AttributeError):
     """A property could not be read."""
 
 
+class BackupRestoreError(QubesException):
+    """A backup could not be restored."""
+
+
 class QubesNotesError(QubesException):
     """Notes could not be read or set."""
 

@@ -209,6 +209,12 @@ class Holder:
     def __delattr__(self, name: str) -> None:
         self.reset(name)
 
+    def __dir__(self) -> list[str]:
+        found = set(super().__dir__())
+        with suppress(errors.QubesException):
+            found.update(self.property_names())
+        return sorted(found)
+
 
 def lines(text: str) -> list[str]:
     """The items of a list, one a line."""

@@ -85,6 +85,13 @@ def test_properties_are_typed(app: App, work: Qube) -> None:
     assert app.add_new_qube("AppVM", "other", "blue").template == TEMPLATE
 
 
+def test_properties_are_completed(app: App, work: Qube) -> None:
+    assert {"memory", "start", "netvm"} <= set(dir(work))
+    assert {"default_netvm", "domains"} <= set(dir(app))
+    work.remove()
+    assert "start" in dir(work)
+
+
 def test_features_services_tags_and_notes(work: Qube) -> None:
     work.services["cups"] = True
     work.services["crond"] = False

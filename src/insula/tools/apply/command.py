@@ -1,7 +1,11 @@
 """`insula apply` and `insula export`."""
 
 import argparse
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from insula.client.app import App
@@ -31,7 +35,31 @@ def apply(arguments: argparse.Namespace) -> int:
         _show(plan)
     if arguments.plan:
         return EXIT_TO_DO if plan.units else 0
-    return 0 if carry_out(plan, lambda text: print(text, file=sys.stderr, flush=True)) else 1
+    with _ending_in_order():
+        return 0 if carry_out(plan, _tell) else 1
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # A terminal may be gone; what is being done is not.
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let a termination take back what was begun, as an interruption does."""
+
+    def end(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _show(plan: Plan) -> None:

@@ -1,6 +1,8 @@
 """A system is brought to what a file describes: all of it, in the right order, or not at all."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -343,6 +345,24 @@ def test_disposables_that_pass_are_neither_exported_nor_removed(apply: Apply, ap
     assert disposable.name not in export(app)
     assert apply(export(app), "--remove", "--plan").code == 0
     disposable.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_termination_takes_back_what_was_begun(
+    apply: Apply, app: App, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    before = signal.getsignal(number)
+
+    def fail(*_given: object) -> None:
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("insula.client.volumes.Volume.resize", fail)
+    text = "[qubes.a]\nlabel = 'red'\ntemplate = 'tree'\nvolumes = { private = '9GiB' }"
+    with pytest.raises(SystemExit) as caught:
+        apply(text)
+    assert caught.value.code == 128 + number
+    assert "a" not in app.domains
+    assert signal.getsignal(number) is before
 
 
 def test_a_plan_for_programs(apply: Apply) -> None:
