@@ -2,7 +2,13 @@
 
 from contextlib import suppress
 
-from insula.protocol.devices import category, interfaces_of, parse_argument, parse_serialised
+from insula.protocol.devices import (
+    category,
+    interfaces_of,
+    parse_argument,
+    parse_serialised,
+    read_available,
+)
 from insula.protocol.errors import ProtocolError
 from insula.protocol.firewall import parse_rules
 from insula.protocol.reported import block_devices, usb_devices
@@ -16,6 +22,8 @@ def fuzz(data: bytes) -> None:
         assert parse_argument(name.argument()) == name
     with suppress(ProtocolError):
         parse_serialised(text)
+    for line in text.split("\n"):
+        read_available(line, "work", "usb")
     with suppress(ProtocolError):
         rules = parse_rules(text)
         assert parse_rules("".join(f"{rule}\n" for rule in rules)) == rules

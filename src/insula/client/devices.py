@@ -5,7 +5,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from insula.client.errors import QubesDaemonCommunicationError, QubesValueError
-from insula.protocol.devices import DeviceName, parse_serialised, serialise
+from insula.protocol.devices import (
+    UNKNOWN_INTERFACE,
+    DeviceName,
+    parse_serialised,
+    read_available,
+    serialise,
+)
 from insula.protocol.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -73,12 +79,18 @@ class DevicesOfClass:
         """What the qube shows for others to use."""
         return [
             Device(
-                DeviceName(items["backend_domain"], items["port_id"], items["device_id"]),
-                items.get("interfaces", ""),
+                name,
+                items.get("interfaces", UNKNOWN_INTERFACE),
                 items.get("attachment"),
                 {key.removeprefix("_"): one for key, one in items.items() if key not in _SHOWN},
             )
-            for items in self._lines("Available")
+            for name, items in filter(
+                None,
+                (
+                    read_available(line, str(self._qube), self._devclass)
+                    for line in self._content("Available").split("\n")
+                ),
+            )
         ]
 
     def assigned(self) -> list[Assignment]:
@@ -167,13 +179,15 @@ class DevicesOfClass:
         ]
 
     def _lines(self, kind: str) -> list[dict[str, str]]:
-        content = self._qube.call(f"admin.vm.device.{self._devclass}.{kind}").decode("ascii")
+        lines = self._content(kind).split("\n")
         try:
-            return [
-                parse_serialised(line.partition(" ")[2]) for line in content.split("\n") if line
-            ]
+            return [parse_serialised(line.partition(" ")[2]) for line in lines if line]
         except ProtocolError as error:
             raise QubesDaemonCommunicationError(f"devices of {self._qube}: {error}") from None
+
+    def _content(self, kind: str) -> str:
+        method = f"admin.vm.device.{self._devclass}.{kind}"
+        return self._qube.call(method).decode("ascii", "replace")
 
     def _call(self, kind: str, device: Named, payload: str = "") -> None:
         method = f"admin.vm.device.{self._devclass}.{kind}"

@@ -217,5 +217,27 @@ class DeviceInfo:
         return f"{self.port}:{self.device_id} {serialise(items)}"
 
 
+def read_available(
+    untrusted: str, backend: str, devclass: str
+) -> tuple[DeviceName, dict[str, str]] | None:
+    """A device and its record, by its line in a list of what a backend shows; None: it is none.
+
+    A record that cannot be read, or is of another device, leaves an unknown one in that port.
+    """
+    head, _, record = untrusted.partition(" ")
+    port, _, device_id = head.partition(":")
+    if _PORT.fullmatch(port) is None:
+        return None
+    unknown = DeviceName(backend, port, UNKNOWN_ID), dict[str, str]()
+    try:
+        name = DeviceName(backend, port, check_device_id(device_id))
+        items = parse_serialised(record)
+    except ProtocolError:
+        return unknown
+    expected = (name.device_id, port, devclass, backend)
+    told = ("device_id", "port_id", "devclass", "backend_domain")
+    return (name, items) if tuple(items.get(key) for key in told) == expected else unknown
+
+
 def _any(text: str) -> str:
     return ANY if text == "_" else text

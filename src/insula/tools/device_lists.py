@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from insula.client.app import Qube
 from insula.protocol.devices import (
     ANY,
-    UNKNOWN_ID,
     UNKNOWN_INTERFACE,
     DeviceName,
     category,
     interfaces_of,
     parse_serialised,
+    read_available,
     serialise,
 )
 from insula.protocol.errors import ProtocolError, ReportableError
@@ -64,13 +64,11 @@ def available(qube: Qube, devclass: str) -> list[Device]:
     """What a qube shows for others to use.
 
     Raises:
-        ReportableError: the daemon refuses, or its list cannot be read.
+        ReportableError: the daemon refuses.
     """
-    found = []
-    for head, fields in _lines(qube, devclass, "Available"):
-        port, _, device_id = head.partition(":")
-        found.append(Device(DeviceName(qube.name, port, device_id or UNKNOWN_ID), devclass, fields))
-    return found
+    content = _content(qube, devclass, "Available")
+    read = (read_available(line, qube.name, devclass) for line in content.split("\n"))
+    return [Device(name, devclass, fields) for name, fields in filter(None, read)]
 
 
 def assigned(qube: Qube, devclass: str) -> list[Assignment]:
@@ -95,16 +93,19 @@ def _assignments(qube: Qube, devclass: str, kind: str) -> list[Assignment]:
 
 
 def _lines(qube: Qube, devclass: str, kind: str) -> list[tuple[str, dict[str, str]]]:
-    content = qube.call(f"admin.vm.device.{devclass}.{kind}").decode("ascii", "replace")
     found = []
     try:
-        for line in content.split("\n"):
+        for line in _content(qube, devclass, kind).split("\n"):
             head, _, rest = line.partition(" ")
             if head:
                 found.append((head, parse_serialised(rest)))
     except ProtocolError as error:
         raise ReportableError(f"devices of {qube} cannot be read: {error}") from None
     return found
+
+
+def _content(qube: Qube, devclass: str, kind: str) -> str:
+    return qube.call(f"admin.vm.device.{devclass}.{kind}").decode("ascii", "replace")
 
 
 def change(qube: Qube, devclass: str, action: str, device: DeviceName) -> None:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insula.protocol.devices import (
+    UNKNOWN_ID,
     DeviceInfo,
     DeviceName,
     category,
@@ -12,6 +13,7 @@ from insula.protocol.devices import (
     matches,
     parse_argument,
     parse_serialised,
+    read_available,
     serialise,
 )
 from insula.protocol.errors import ProtocolError
@@ -148,3 +150,38 @@ def test_the_line_of_an_available_device() -> None:
     assert part.line().endswith(
         "interfaces='b******' parent_port_id='sda' parent_devclass='block' _size='512'"
     )
+
+
+RECORD = "device_id='1:2' port_id='2-1' devclass='usb' backend_domain='sys-usb' interfaces='u0'"
+    "device_id='1:2' port_id='2-1' devclass='usb' backend_domain='sys-usb' interfaces='u080650'"
+)
+
+
+def test_a_line_of_what_is_available() -> None:
+    read = read_available(f"2-1:1:2 {RECORD}", "sys-usb", "usb")
+    assert read is not None
+    assert str(read[0]) == "sys-usb:2-1:1:2"
+    assert read[1]["interfaces"] == "u0"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2-1:1:2",
+        "2-1",
+        "2-1:1:2 nonsense",
+        "2-1:1:2 product='x='" + RECORD,
+        f"2-1:1:3 {RECORD}",
+        f"2-1:1:2= {RECORD}",
+        f"2-1:1:2 {RECORD}".replace("'usb'", "'block'"),
+        f"2-1:1:2 {RECORD}".replace("'sys-usb'", "'dom0'"),
+        f"2-1:1:2 {RECORD}".replace("'2-1'", "'2-2'"),
+    ],
+)
+def test_a_record_that_is_not_believed_is_of_an_unknown_device(line: str) -> None:
+    assert read_available(line, "sys-usb", "usb") == (DeviceName("sys-usb", "2-1", UNKNOWN_ID), {})
+
+
+@pytest.mark.parametrize("line", ["", ":", " ", "2/1:1:2 x", "\u00e4:1 x"])
+def test_a_line_without_a_port_is_none(line: str) -> None:
+    assert read_available(line, "sys-usb", "usb") is None
