@@ -84,13 +84,7 @@ class DevicesOfClass:
                 items.get("attachment"),
                 {key.removeprefix("_"): one for key, one in items.items() if key not in _SHOWN},
             )
-            for name, items in filter(
-                None,
-                (
-                    read_available(line, str(self._qube), self._devclass)
-                    for line in self._content("Available").split("\n")
-                ),
-            )
+            for name, items in filter(None, map(self._read, self._content("Available").split("\n")))
         ]
 
     def assigned(self) -> list[Assignment]:
@@ -184,6 +178,9 @@ class DevicesOfClass:
             return [parse_serialised(line.partition(" ")[2]) for line in lines if line]
         except ProtocolError as error:
             raise QubesDaemonCommunicationError(f"devices of {self._qube}: {error}") from None
+
+    def _read(self, line: str) -> tuple[DeviceName, dict[str, str]] | None:
+        return read_available(line, str(self._qube), self._devclass)
 
     def _content(self, kind: str) -> str:
         method = f"admin.vm.device.{self._devclass}.{kind}"

@@ -153,8 +153,6 @@ def test_the_line_of_an_available_device() -> None:
 
 
 RECORD = "device_id='1:2' port_id='2-1' devclass='usb' backend_domain='sys-usb' interfaces='u0'"
-    "device_id='1:2' port_id='2-1' devclass='usb' backend_domain='sys-usb' interfaces='u080650'"
-)
 
 
 def test_a_line_of_what_is_available() -> None:
