@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from insula.daemon.lifecycle import preloading, reconcile
+from insula.daemon.lifecycle import preloading, preloading_triggers, reconcile
 from insula.daemon.model import members
 from insula.daemon.model.qube import PowerState, Qube
 from insula.daemon.rpc.services import Outcome
@@ -162,7 +162,7 @@ async def test_what_is_outdated_is_not_taken(
 async def test_a_new_root_renews_what_waits(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preloading, "_AFTER_SHUTDOWN", 0.0)
+    monkeypatch.setattr(preloading_triggers, "AFTER_SHUTDOWN", 0.0)
     await instance.ok(*MAX, b"1")
     (waiting,) = await _filled(instance, 1)
     template = instance.system.named(TEMPLATE)
@@ -175,7 +175,7 @@ async def test_a_new_root_renews_what_waits(
 async def test_a_changed_property_renews_what_waits(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preloading, "_AFTER_CHANGE", 0.0)
+    monkeypatch.setattr(preloading_triggers, "AFTER_CHANGE", 0.0)
     await instance.ok(*MAX, b"1")
     (waiting,) = await _filled(instance, 1)
     await instance.ok("admin.vm.property.Set", "mould", "autostart", b"True")
@@ -259,6 +259,27 @@ async def test_one_that_only_starts_is_waited_for(
     qube = instance.system.named(await taking)
     assert qube.power is PowerState.RUNNING
     assert not {"internal", members.IN_PROGRESS, members.COMPLETED} & qube.features.keys()
+
+
+async def test_a_caller_that_is_gone_leaves_no_disposable(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await instance.ok(*MAX, b"1")
+    (waiting,) = await _filled(instance, 1)
+    begun = asyncio.Event()
+
+    async def never(*_given: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(instance.power, "unpause", never)
+    mould, dom0 = instance.system.named("mould"), instance.system.dom0
+    taking = asyncio.create_task(instance.preloading.take(mould, dom0, fleeting=True))
+    await asyncio.wait_for(begun.wait(), TIMEOUT)
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    await _until(lambda: not instance.system.has_name(waiting.name))
 
 
 async def test_a_disposable_template_goes_with_what_waits(instance: Instance) -> None:

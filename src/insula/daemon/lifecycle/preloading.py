@@ -15,24 +15,24 @@ from weakref import WeakValueDictionary
 
 from insula.daemon.lifecycle.administration import Administration
 from insula.daemon.lifecycle.power import Power
+from insula.daemon.lifecycle.preloading_triggers import Triggers
 from insula.daemon.lifecycle.world import World
 from insula.daemon.model import members
 from insula.daemon.model.changes import users_of
 from insula.daemon.model.edit import Edit
 from insula.daemon.model.errors import QubeNotFoundError, RefusedError
 from insula.daemon.model.features import add_tag, drop_feature, put_feature, remove_tag
-from insula.daemon.model.preloading import differs, is_relevant
+from insula.daemon.model.preloading import differs
 from insula.daemon.model.properties.qubes import value_of
 from insula.daemon.model.qube import PowerState, Qube
 from insula.daemon.model.volume import Volume
 from insula.daemon.rpc.services import call_service
-from insula.protocol.admin import Event
 from insula.protocol.errors import ReportableError
 
 SERVICE = "qubes.WaitForRunningSystem"
 _PATIENCE = 1.2  # of qrexec_timeout, that a request waits for one that only starts
 _SHORTEST_GAP = 5.0  # seconds after a request that found none
-_AFTER_SHUTDOWN, _AFTER_CHANGE, _OUTDATED = 4.0, 30.0, 2.0  # seconds, as the others
+_OUTDATED = 2.0  # seconds until one that is outdated is removed
 _TAGS = ("created-by-", "disp-created-by-")
 _MIB = 1 << 20
 
@@ -61,11 +61,17 @@ class Preloading:
         self._starting: dict[UUID, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._asleep = True
+        self._triggers = Triggers(
+            world.system,
+            plan=self._plan,
+            renew=lambda template: self._spawn(self._renew(template)),
+            used=lambda template, qube: self._spawn(self._used_by_hand(template, qube)),
+        )
 
     async def begin(self) -> None:
         """Remove what an earlier daemon left half done, and have the rounds begin."""
         system = self._world.system
-        self._world.events.add(self._hear)
+        self._world.events.add(self._triggers.hear)
         for template in members.templates_with(system):
             await self._clear(template)
         for qube in tuple(system.qubes.values()):
@@ -78,7 +84,7 @@ class Preloading:
         """Begin nothing any more. Those that wait go on waiting, for the next daemon."""
         self._asleep = True
         with suppress(ValueError):
-            self._world.events.remove(self._hear)
+            self._world.events.remove(self._triggers.hear)
         for handle in self._planned.values():
             handle.cancel()
         for task in tuple(self._tasks):
@@ -100,7 +106,9 @@ class Preloading:
     async def before_removal(self, template: Qube) -> None:
         """Remove all that wait if nothing else keeps their template from being removed."""
         names = members.members_of(template)
-        if names and template.halted and not users_of(self._world.system, template, besides=names):
+        if not names or not template.halted or template.properties.get("installed_by_rpm"):
+            return
+        if not users_of(self._world.system, template, besides=names):
             await self._drop(template, names)
 
     async def fill(self, template: Qube, reason: str, delay: float | None = None) -> None:
@@ -161,6 +169,9 @@ class Preloading:
                 return True
         except (ReportableError, TimeoutError) as error:
             log.warning("a disposable cannot be used", extra={"qube": qube.name, "why": str(error)})
+        except BaseException:
+            self._spawn(self._remove(qube))  # Whoever asked is gone, and it is nobody's.
+            raise
         await self._remove(qube)
         return False
 
@@ -318,58 +329,6 @@ class Preloading:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a round of preloading failed", exc_info=error)
-
-    def _hear(self, event: Event) -> None:
-        """Plan rounds where something happened that they are for."""
-        system = self._world.system
-        if not event.subject:
-            self._hear_of_system(event)
-            return
-        if not system.has_name(event.subject):
-            return
-        qube = system.named(event.subject)
-        kind, _, detail = event.name.partition(":")
-        template = system.find(qube.template)
-        match kind:
-            case "domain-feature-set" | "domain-feature-delete" if detail == members.LIMIT:
-                self._hear_of_limit(qube)
-            case "property-set" | "property-reset":
-                self._hear_of_property(qube, detail)
-            case "firewall-changed" if members.MEMBERS in qube.features:
-                self._plan(qube, "firewall")
-            case "domain-shutdown":
-                for one in (qube, *system.made_from(qube)):
-                    if members.MEMBERS in one.features:
-                        self._plan(one, "outdated", _AFTER_SHUTDOWN)
-            case "domain-unpaused" if template is not None:
-                if members.COMPLETED in qube.features and members.is_preloaded(system, qube):
-                    self._spawn(self._used_by_hand(template, qube))
-
-    def _hear_of_limit(self, qube: Qube) -> None:
-        system = self._world.system
-        template: Qube | None = qube
-        if qube is system.dom0:
-            found = system.properties.get("default_dispvm")
-            template = system.find(found) if isinstance(found, UUID) else None
-        if template is not None:
-            self._plan(template, members.LIMIT)
-
-    def _hear_of_property(self, qube: Qube, name: str) -> None:
-        if name == "template_for_dispvms":
-            self._plan(qube, name)
-        elif members.MEMBERS not in qube.features:
-            return
-        elif name == "template":
-            self._spawn(self._renew(qube))
-        elif is_relevant(name):
-            self._plan(qube, "property", _AFTER_CHANGE)
-
-    def _hear_of_system(self, event: Event) -> None:
-        changed = event.name in ("property-set:default_dispvm", "property-reset:default_dispvm")
-        gone = event.fields.get("vm") if event.name == "domain-delete" else None
-        for template in members.templates_with(self._world.system):
-            if changed or gone in members.members_of(template):
-                self._plan(template, event.name.partition(":")[0])
 
 
 def available_memory() -> int:
