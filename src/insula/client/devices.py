@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from insula.client.errors import QubesDaemonCommunicationError, QubesValueError
+from insula.client.errors import NotThereError, QubesDaemonCommunicationError, QubesValueError
 from insula.protocol.devices import (
     UNKNOWN_INTERFACE,
     DeviceName,
@@ -201,7 +201,7 @@ class Devices(Mapping[str, DevicesOfClass]):
     def __getitem__(self, devclass: str) -> DevicesOfClass:
         if devclass not in self._known:
             if devclass not in self._qube.app.device_classes():
-                raise KeyError(f"no such class of devices: {devclass!r}")
+                raise NotThereError(f"no such class of devices: {devclass!r}")
             self._known[devclass] = DevicesOfClass(self._qube, devclass)
         return self._known[devclass]
 

@@ -217,6 +217,10 @@ class ServiceFailedError(QubesException):
         self.code, self.errors = code, errors
 
 
+class NotThereError(QubesException, KeyError):
+    """There is no such volume, pool, or class of devices."""
+
+
 class DaemonNotRunningError(QubesDaemonCommunicationError):
     """Nothing answers at the instance's socket."""
 
@@ -224,7 +228,7 @@ class DaemonNotRunningError(QubesDaemonCommunicationError):
         super().__init__(f"the daemon does not answer at {path}\nStart it with: insula up")
 
 
-_OURS = (DaemonNotRunningError, ServiceFailedError)
+_OURS = (DaemonNotRunningError, NotThereError, ServiceFailedError)
 _PYTHONS = (
     AssertionError, AttributeError, IndexError, KeyError, LookupError, NotImplementedError,
     PermissionError, RuntimeError, TimeoutError, TypeError, ValueError,

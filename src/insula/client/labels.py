@@ -1,9 +1,9 @@
 """Labels as objects."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from insula.client.by_name import ByName
 from insula.client.errors import QubesLabelNotFoundError
 
 if TYPE_CHECKING:
@@ -22,24 +22,25 @@ class Label:
         return self.name
 
 
-class Labels(Mapping[str, Label]):
+class Labels(ByName[Label]):
     """All labels by their names, in the order of their numbers."""
 
     def __init__(self, app: "App") -> None:
         self._app = app
 
-    def __getitem__(self, name: str) -> Label:
-        if name not in (known := self._names()):
-            text = f"no such label: {name!r}\nThere are {', '.join(known)}"
-            raise QubesLabelNotFoundError(text)
+    def names(self) -> list[str]:
+        """The names of all, in the order of their numbers."""
+        return self._app.call("admin.label.List").decode().splitlines()
+
+    def named(self, name: str) -> Label:
+        """A label that is known to exist."""
         color = self._app.call("admin.label.Get", name).decode()
         return Label(name, int(self._app.call("admin.label.Index", name)), color)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names())
-
-    def __len__(self) -> int:
-        return len(self._names())
+    def missing(self, name: str, known: list[str]) -> KeyError:
+        """The error for a name that there is not."""
+        text = f"no such label: {name!r}\nThere are {', '.join(known)}"
+        return QubesLabelNotFoundError(text)
 
     def create(self, name: str, color: str) -> Label:
         """Make a label. color: "0x" and six hexadecimal digits.
@@ -49,7 +50,7 @@ class Labels(Mapping[str, Label]):
             QubesDaemonAccessError: name or colour cannot be.
         """
         self._app.call("admin.label.Create", name, color.encode())
-        return self[name]
+        return self.named(name)
 
     def remove(self, name: str) -> None:
         """Take a label away.
@@ -59,6 +60,3 @@ class Labels(Mapping[str, Label]):
             QubesDaemonAccessError: it is built in.
         """
         self._app.call("admin.label.Remove", name)
-
-    def _names(self) -> list[str]:
-        return self._app.call("admin.label.List").decode().splitlines()

@@ -1,8 +1,9 @@
 """Pools as objects."""
 
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from insula.client.by_name import ByName
+from insula.client.errors import NotThereError
 from insula.protocol.admin import parse_pairs
 
 if TYPE_CHECKING:
@@ -84,22 +85,23 @@ class Pool:
         return f"Pool({self.name!r})"
 
 
-class Pools(Mapping[str, Pool]):
+class Pools(ByName[Pool]):
     """All pools by their names."""
 
     def __init__(self, app: "App") -> None:
         self._app = app
 
-    def __getitem__(self, name: str) -> Pool:
-        if name not in self._names():
-            raise KeyError(f"no such pool: {name!r}")
+    def names(self) -> list[str]:
+        """The names of all."""
+        return self._app.call("admin.pool.List").decode().splitlines()
+
+    def named(self, name: str) -> Pool:
+        """A pool that is known to exist, without asking."""
         return Pool(self._app, name)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names())
-
-    def __len__(self) -> int:
-        return len(self._names())
+    def missing(self, name: str, known: list[str]) -> KeyError:
+        """The error for a name that there is not."""
+        return NotThereError(f"no such pool: {name!r}\nThere are {', '.join(known)}")
 
     def drivers(self) -> dict[str, list[str]]:
         """Drivers that a pool can have, each with its settings."""
@@ -116,6 +118,3 @@ class Pools(Mapping[str, Pool]):
         lines = "".join(f"{key}={value}\n" for key, value in {"name": name, **settings}.items())
         self._app.call("admin.pool.Add", driver, lines.encode())
         return Pool(self._app, name)
-
-    def _names(self) -> list[str]:
-        return self._app.call("admin.pool.List").decode().splitlines()

@@ -1,10 +1,10 @@
 """Volumes of a qube as objects."""
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from insula.client.errors import QubesException
+from insula.client.by_name import ByName
+from insula.client.errors import NotThereError, QubesException
 from insula.protocol.admin import parse_pairs
 
 if TYPE_CHECKING:
@@ -166,26 +166,21 @@ class Volume:
         return f"Volume({self.qube.name!r}, {self.name!r})"
 
 
-class Volumes(Mapping[str, Volume]):
+class Volumes(ByName[Volume]):
     """A qube's volumes by their names."""
 
     def __init__(self, qube: "Qube") -> None:
         self._qube = qube
 
+    def names(self) -> list[str]:
+        """The names of all."""
+        return self._qube.call("admin.vm.volume.List").decode().splitlines()
+
     def named(self, name: str) -> Volume:
         """A volume that is known to exist, without asking."""
         return Volume(self._qube, name)
 
-    def __getitem__(self, name: str) -> Volume:
-        if name not in self._names():
-            raise KeyError(f"{self._qube} has no volume {name!r}")
-        return Volume(self._qube, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names())
-
-    def __len__(self) -> int:
-        return len(self._names())
-
-    def _names(self) -> list[str]:
-        return self._qube.call("admin.vm.volume.List").decode().splitlines()
+    def missing(self, name: str, known: list[str]) -> KeyError:
+        """The error for a name that there is not."""
+        text = f"{self._qube} has no volume {name!r}\nIt has {', '.join(known) or 'none'}"
+        return NotThereError(text)

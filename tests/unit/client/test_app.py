@@ -149,7 +149,16 @@ def test_some_are_pythons_own_too(name: str, builtin: type[Exception]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["NewError", "SystemExit", "ServiceFailedError", "Refusal", "from_refusal", "__doc__"]
+    "name",
+    [
+        "NewError",
+        "SystemExit",
+        "ServiceFailedError",
+        "NotThereError",
+        "Refusal",
+        "from_refusal",
+        "__doc__",
+    ],
 )
 def test_an_unknown_name_is_the_general_exception(name: str) -> None:
     error = errors.from_refusal(Refusal(name, "text"))
