@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from insula.client.local_socket import request
 from insula.tools.command import Parser, completed, run
@@ -58,6 +59,7 @@ def _parser() -> Parser:
     add.add_argument("shell", choices=("bash", "zsh"), help="which shell")
     add.set_defaults(run=_completion)
     _add_descriptions(command)
+    _add_policy(command)
     add = command("template", "Build templates.")
     kinds = add.add_subparsers(required=True, metavar="ACTION")
     build = kinds.add_parser("build", help="build a template and its snapshot")
@@ -82,6 +84,47 @@ def _add_descriptions(command: Callable[[str, str], argparse.ArgumentParser]) ->
     file = add.add_argument("file", metavar="FILE", nargs="?", default="-", help=text)
     completed(file, "files")
     add.set_defaults(run=_export)
+
+
+def _add_policy(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    add = command("policy", "Look at a policy, and try it before it is installed.")
+    kinds = add.add_subparsers(required=True, metavar="ACTION")
+    text = "Say what becomes of a call, by which rule, and what was passed over."
+    explain = kinds.add_parser("explain", help=text, description=text)
+    explain.add_argument("service", metavar="SERVICE[+ARG]", help="what is called")
+    for name, text in (("source", "who calls"), ("target", "what is called for, or a keyword")):
+        completed(explain.add_argument(name, metavar=name.upper(), help=text), "qubes")
+    for option, default, text in (
+        ("--policy-dir", "/etc/qubes/policy.d", "where the policy lies"),
+        ("--legacy-dir", "/etc/qubes-rpc/policy", "where that of the old format lies"),
+    ):
+        place = explain.add_argument(
+            option, metavar="DIR", type=Path, default=default, help=f"{text} (default {default})"
+        )
+        completed(place, "directories")
+    text = "a system to try it on, as in policy cases, instead of the running one"
+    completed(explain.add_argument("--system", metavar="FILE", type=Path, help=text), "files")
+    explain.add_argument("--all", action="store_true", help="show rules of other services, too")
+    explain.add_argument("--json", action="store_true", help="as JSON")
+    explain.set_defaults(run=_policy_explain)
+    text = "Run tests of policies: calls, and what is to become of them."
+    test = kinds.add_parser("test", help=text, description=text)
+    text = "systems and cases, in JSON"
+    completed(test.add_argument("file", metavar="CASES", type=Path, help=text), "files")
+    test.add_argument("--json", action="store_true", help="what became of each call, as JSON")
+    test.set_defaults(run=_policy_test)
+
+
+def _policy_explain(arguments: argparse.Namespace) -> int:
+    from insula.tools.policy.explain import run as explain  # noqa: PLC0415
+
+    return explain(arguments)
+
+
+def _policy_test(arguments: argparse.Namespace) -> int:
+    from insula.tools.policy.trying import run as try_it  # noqa: PLC0415
+
+    return try_it(arguments)
 
 
 def _up(arguments: argparse.Namespace) -> int:

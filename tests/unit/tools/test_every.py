@@ -12,7 +12,8 @@ from tests.unit.tools.conftest import Run
 from tests.unit.tools.test_man import SCRIPTS
 
 PLAIN = ("qubesd-query", "qvm-console", "qubes-guivm-session")
-FOR_PEOPLE = [name for name in SCRIPTS if name not in PLAIN and not name.startswith("admin.")]
+PREFIXES = ("admin.", "qubes-policy", "qrexec-")
+FOR_PEOPLE = [name for name in SCRIPTS if name not in PLAIN and not name.startswith(PREFIXES)]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from insula.tools import (
+    insula,
     qvm_check,
     qvm_clone,
     qvm_create,
@@ -164,3 +165,12 @@ async def test_what_is_in_use_stays_and_is_named(do: Do) -> None:
     assert done.code == 1
     first, second, *_ = done.err.splitlines()
     assert {first, second} == {" - global property default_template", " - template for work"}
+
+
+async def test_a_policy_is_explained_for_the_running_system(do: Do, tmp_path: Path) -> None:
+    assert (await do(qvm_create.main, "-l", "red", "work")).code == 0
+    (tmp_path / "30-user.policy").write_text(f"acme.Ping * work @anyvm allow target={TEMPLATE}\n")
+    words = ["--policy-dir", str(tmp_path), "acme.Ping", "work", "@default"]
+    done = await do(insula.main, "policy", "explain", *words)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"allow: it goes to {TEMPLATE} as the default user\n")

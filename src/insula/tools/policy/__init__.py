@@ -1,0 +1,1 @@
+"""Policies looked at and tried; the engine is protocol/policy."""
