@@ -1,5 +1,6 @@
 """Pools over the Admin API (admin-api.md sections 4.6 and 9.4)."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from insula.daemon.model.errors import RefusedSilentlyError
 from insula.daemon.model.pool_options import parse_pool
 from insula.daemon.model.qube import QubeClass
+from insula.daemon.storage import files, upkeep
 from insula.daemon.store.store import StoreError
 from insula.protocol.admin import parse_pairs
 from insula.protocol.errors import ReportableError
@@ -255,6 +257,34 @@ async def test_a_clone_goes_from_pool_to_pool(instance: Instance, tmp_path: Path
     (layer,) = (tmp_path / "big" / "volumes" / str(play.uuid) / "private").iterdir()
     assert layer.stat().st_size > 0
     await instance.power.start(play)
+
+
+async def test_a_clone_that_finds_no_room_leaves_nothing(
+    instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _add(instance, tmp_path / "big")
+    work = instance.system.named("work")
+    for _ in range(2):
+        await instance.power.start(work)
+        await instance.power.kill(work)
+    assert len(work.volumes["private"].layers) == 2
+    await instance.ok("admin.vm.CreateInPool.AppVM", "dom0", TEMPLATE,
+                      b"name=play label=red pool=big")  # fmt: skip
+    play = instance.system.named("play")
+    before, copied = play.volumes["private"], []
+
+    def full(source: int, target: int) -> None:
+        copied.append((source, target))
+        if len(copied) == 2:
+            raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(upkeep, "_linked", lambda *_given: False)
+    monkeypatch.setattr(files, "copy", full)
+    token = await instance.ok("admin.vm.volume.CloneFrom", "work", "private")
+    clone = ("admin.vm.volume.CloneTo", "play", "private", token.encode())
+    assert await instance.refused(*clone) == REFUSED
+    assert play.volumes["private"] == before
+    assert [*(tmp_path / "big" / "volumes" / str(play.uuid) / "private").iterdir()] == []
 
 
 async def test_a_used_pool_stays(instance: Instance, tmp_path: Path) -> None:

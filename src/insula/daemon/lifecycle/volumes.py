@@ -30,6 +30,7 @@ from insula.daemon.model.qube import PowerState, Qube, QubeClass
 from insula.daemon.model.volume import IN_PLACE, Volume
 from insula.daemon.rpc.services import call_service
 from insula.daemon.storage.errors import DriverRefusedError, MissingFileError
+from insula.daemon.storage.upkeep import rounded
 from insula.daemon.storage.volumes import sized
 from insula.protocol.errors import ReportableError
 
@@ -164,8 +165,10 @@ class Volumes:
             state = self._state(origin, original)
             try:
                 return await self._world.storage.clone(state, volume)
-            except MissingFileError:
-                if self._state(origin, origin.volumes[name]) == state:
+            except BaseException as error:
+                await self._world.storage.prune(volume)
+                unchanged = self._state(origin, origin.volumes[name]) == state
+                if unchanged or not isinstance(error, MissingFileError):
                     raise
         raise DriverRefusedError(f"Volume {name} of {origin.name} changes all the time")
 
@@ -182,7 +185,7 @@ class Volumes:
             _require_halted(qube)
             _require_saved_kind(qube, volume)
             wanted = volume.size if size is None else size
-            sized(volume, -(-wanted // 512) * 512)
+            sized(volume, rounded(wanted))
             await self._require_no_import(qube, name)
             path = await self._world.storage.begin_import(volume, wanted)
             self._imports[Named(qube.uuid, name)] = _Import(path, wanted)
