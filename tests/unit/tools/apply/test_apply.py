@@ -199,6 +199,24 @@ def test_qubes_of_a_circle_are_made_together_or_not(apply: Apply, app: App) -> N
     assert [qube.name for qube in app.domains] == ["dom0", TEMPLATE]
 
 
+def test_a_circle_through_a_template_is_made(apply: Apply, app: App) -> None:
+    done = apply(
+        """
+        [qubes.a]
+        label = "red"
+        template = "tree"
+        properties = { template_for_dispvms = true, guivm = "d" }
+        [qubes.d]
+        class = "DispVM"
+        label = "red"
+        template = "a"
+        """
+    )
+    assert done.code == 0, done.err
+    assert done.out.startswith("a, d\n    a: create: AppVM, label red, template tree\n")
+    assert app.domains["a"].guivm == "d"
+
+
 def test_a_chain_of_networks_is_turned_round(apply: Apply, app: App) -> None:
     text = """
     [qubes.{}]
