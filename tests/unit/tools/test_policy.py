@@ -1,4 +1,4 @@
-"""insula policy explain and test, and qubes-policy-lint."""
+"""insula policy explain and test, qubes-policy-lint and qrexec-policy-graph."""
 
 import io
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from insula.tools import policy_lint
+from insula.tools import policy_graph, policy_lint
 from insula.tools.insula import main as insula
 from tests.unit.tools.conftest import Done, Run
 
@@ -226,3 +226,93 @@ def test_the_first_file_with_errors_is_the_last_that_is_checked(run: Run, tmp_pa
     words = ["-i", str(tmp_path / "old")]
     (tmp_path / "old").write_text("!include-dir x\na b\n")
     assert len(run(policy_lint.main, *words).out.splitlines()) == 2
+
+
+SYSTEM = {
+    "dom0": {"class": "AdminVM", "uuid": "", "guivm": None},
+    "work": {"class": "AppVM", "uuid": "1", "default_dispvm": "dvm"},
+    "vault": {"class": "AppVM", "uuid": "2"},
+    "dvm": {"class": "AppVM", "uuid": "3", "template_for_dispvms": True},
+}
+RULES = (
+    "b.Ping +x work vault allow user=me\n"
+    "b.Ping * work vault allow\n"
+    "b.Ping * vault @default allow target=work\n"
+    "a.Ask * work vault ask default_target=vault\n"
+    "a.Disp * work @dispvm allow\n"
+    "* * work vault deny\n"
+    "* * work dvm allow\n"
+)
+
+
+class Graph:
+    """The edges that the command draws, and what it draws around them."""
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self._run, self.folder = run, folder
+        (folder / "p").mkdir()
+        (folder / "p" / "30-user.policy").write_text(RULES)
+        (folder / "system.json").write_text(json.dumps(SYSTEM))
+
+    def __call__(self, *words: str) -> list[str]:
+        options = ["--policy-dir", str(self.folder / "p")]
+        system = ["--system-info", str(self.folder / "system.json")]
+        done = self._run(policy_graph.main, *options, *system, *words)
+        assert (done.code, done.err) == (0, "")
+        first, *edges, last = done.out.splitlines()
+        assert (first, last) == ("digraph g {", "}")
+        return edges
+
+
+@pytest.fixture
+def graph(run: Run, tmp_path: Path) -> Graph:
+    return Graph(run, tmp_path)
+
+
+def test_who_may_call_whom_is_drawn(graph: Graph) -> None:
+    assert graph("--source", "work", "vault", "--service", "a.Disp", "b.Ping") == [
+        '  "work" -> "dvm" [label="a.Disp" color=red];',
+        '  "work" -> "@dispvm" [label="a.Disp" color=red];',
+        '  "work" -> "vault" [label="b.Ping" color=red];',
+        '  "work" -> "dvm" [label="b.Ping" color=red];',
+        '  "vault" -> "work" [label="b.Ping" color=red];',
+    ]
+
+
+def test_a_rule_for_all_services_is_one_of_its_own(graph: Graph) -> None:
+    assert graph("--service", "None") == ['  "work" -> "dvm" [label="None" color=red];']
+
+
+def test_what_is_asked_for_is_drawn_on_request(graph: Graph) -> None:
+    words = ["--service", "a.Ask", "--target", "vault"]
+    assert graph(*words) == []
+    assert graph(*words, "--include-ask") == ['  "work" -> "vault" [label="a.Ask" color=orange];']
+    label = "a.Ask ask default_target=vault"
+    assert graph(*words, "--full-output") == [
+        f'  "work" -> "vault" [label="{label}" color=orange];'
+    ]
+
+
+def test_labels_can_be_whole_or_left_out(graph: Graph) -> None:
+    assert graph("--service", "b.Ping+x", "--full-output", "--target", "vault", "@default") == [
+        '  "work" -> "vault" [label="b.Ping+x allow user=me" color=red];',
+        '  "vault" -> "work" [label="b.Ping allow target=work" color=red];',
+    ]
+    assert graph("--skip-labels", "--target", "vault", "dvm") == [
+        '  "work" -> "dvm" [color=red];',
+        '  "work" -> "vault" [color=red];',
+    ]
+
+
+def test_the_graph_can_go_to_a_file(graph: Graph, run: Run) -> None:
+    options = ["--policy-dir", str(graph.folder / "p")]
+    options += ["--system-info", str(graph.folder / "system.json")]
+    done = run(policy_graph.main, *options, "--output", str(graph.folder / "out"))
+    assert (done.code, done.out) == (0, "")
+    assert (graph.folder / "out").read_text().startswith("digraph g {\n")
+    assert run(policy_graph.main, *options, "--output", str(graph.folder)).code == 1
+    (graph.folder / "p" / "30-user.policy").write_text('a * work vault allow user=a"b\\\n')
+    (edge,) = graph("--full-output")
+    assert edge == '  "work" -> "vault" [label="a allow user=a\\"b\\\\" color=red];'
+    (graph.folder / "p" / "30-user.policy").write_text("bad\n")
+    assert run(policy_graph.main, *options).code == 1
