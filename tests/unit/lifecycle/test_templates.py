@@ -45,6 +45,17 @@ async def test_what_is_registered_already_changes_nothing(instance: Instance) ->
     assert template.volumes["root"].number == 1
 
 
+async def test_a_template_of_before_says_what_its_agent_serves_now(instance: Instance) -> None:
+    template = instance.system.named(TEMPLATE)
+    service = "supported-rpc.qubes.WaitForRunningSystem"
+    del template.features[service]
+    template.features["gui"] = ""
+    await instance.template()
+    assert template.features[service] == "1"
+    assert template.features["gui"] == ""
+    assert template.volumes["root"].number == 1
+
+
 async def test_a_new_root_reaches_qubes_at_their_next_start(instance: Instance, work: Qube) -> None:
     await instance.power.start(work)
     template = await instance.template(recipe=OTHER)

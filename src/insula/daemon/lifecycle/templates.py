@@ -26,6 +26,7 @@ _FEATURES = {
     "supported-rpc.qubes.WaitForRunningSystem": "1",
     "supported-rpc.qubes.WaitForSession": "1",
 }
+_SERVED = "supported-rpc."
 _RECIPE_SHOWN = 12  # characters of a recipe's hash in a kernel's name
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Templates:
         world = self._world
         template = self._template(built.name)
         if template is not None and template.features.get(RECIPE) == built.recipe:
+            await self._announce(template)
             return template
         if template is not None and not template.halted:
             raise NotHaltedError(template.name)
@@ -90,6 +92,17 @@ class Templates:
         await self._be_default(template, kernel)
         self._snapshots.refresh(template)
         return template
+
+    async def _announce(self, template: Qube) -> None:
+        """Say of a template what its agent serves by now: that is newer than the template."""
+        missing = [
+            name for name in _FEATURES if name.startswith(_SERVED) and name not in template.features
+        ]
+        if not missing:
+            return
+        async with self._world.editing() as edit:
+            for name in missing:
+                set_feature(edit, template, name, _FEATURES[name])
 
     def _template(self, name: str) -> Qube | None:
         """The template of a name, if there is a qube of that name."""
