@@ -5,10 +5,13 @@ from uuid import uuid4
 
 import pytest
 
+from insula.daemon.lifecycle.devices import Devices
 from insula.daemon.model.assignments import Assignment
+from insula.daemon.model.errors import DeviceAlreadyAttachedError
 from insula.daemon.model.qube import Qube
 from insula.protocol.admin import Refusal
 from insula.protocol.devices import DeviceInfo
+from tests.devices import FakeDriver
 from tests.serving import Instance
 
 USB = "admin.vm.device.usb"
@@ -313,6 +316,28 @@ async def test_two_qubes_at_once_do_not_get_one_device(instance: Instance) -> No
     (refusal,) = (answer for answer in answers if isinstance(answer, Refusal))
     assert refusal.kind == "DeviceAlreadyAttached"
     assert len(instance.drivers["usb"].given) == 1
+
+
+async def test_several_qubes_have_the_microphone(instance: Instance) -> None:
+    driver = FakeDriver("mic")
+    driver.shown["dom0"] = [DeviceInfo(devclass="mic", backend="dom0", port="mic")]
+    instance.devices = Devices(instance.world, [driver])
+    await instance.qube("other")
+    for name in ("work", "other"):
+        await instance.power.start(instance.system.named(name))
+    devices, (microphone,) = instance.devices, driver.shown["dom0"]
+    for name in ("work", "other"):
+        await devices.attach(instance.system.named(name), "mic", microphone.name, {})
+        assert len(devices.attached("mic", instance.system.named(name))) == 1
+    with pytest.raises(DeviceAlreadyAttachedError):
+        await devices.attach(instance.system.named("work"), "mic", microphone.name, {})
+
+
+async def test_a_paused_backend_still_shows_what_it_had(instance: Instance) -> None:
+    instance.drivers["usb"].shown["work"] = [DeviceInfo(devclass="usb", backend="work", port="1-1")]
+    await instance.power.start(instance.system.named("work"))
+    await instance.power.pause(instance.system.named("work"))
+    assert await instance.ok(f"{USB}.Available", "work") != ""
 
 
 async def test_denied_devices_may_be_assigned(instance: Instance) -> None:

@@ -25,7 +25,10 @@ from insula.daemon.model.qube import PowerState, Qube, QubeClass
 from insula.protocol.devices import ANY, DeviceInfo, DeviceName, interfaces_of, matches
 from insula.protocol.errors import ReportableError
 
+_OF_SEVERAL = ("mic",)  # classes whose devices several qubes may have at once
 _DENIED = "devices_denied"
+# A qube that stands still shows what it had.
+_SHOWING = (PowerState.RUNNING, PowerState.PAUSED, PowerState.SUSPENDED, PowerState.HALTING)
 _SYSTEM_NODES = ("xvda", "xvdb", "xvdc")
 
 log = logging.getLogger(__name__)
@@ -46,14 +49,14 @@ class Devices:
         self._world = world
         self._drivers = {driver.devclass: driver for driver in drivers}
         self._attached: dict[UUID, list[Attached]] = {}
-        self._in_hand: set[tuple[str, DeviceName]] = set()
+        self._in_hand: set[tuple[str, DeviceName, UUID | None]] = set()
 
     def available(self, devclass: str, backend: Qube) -> list[DeviceInfo]:
         """What a qube shows."""
         driver = self._drivers.get(devclass)
         if driver is None or backend.klass is QubeClass.REMOTE:
             return []
-        if backend.klass is not QubeClass.ADMIN and backend.power is not PowerState.RUNNING:
+        if backend.klass is not QubeClass.ADMIN and backend.power not in _SHOWING:
             return []
         return driver.available(backend.name)
 
@@ -70,9 +73,8 @@ class Devices:
             qube = self._world.system.find(uuid)
             if qube is None:
                 continue
-            for one in self.attached(device.devclass, qube):
-                if one.device.name == device.name:
-                    return qube
+            if self._held(qube, device):
+                return qube
         return None
 
     def present(self, devclass: str, name: DeviceName) -> list[DeviceInfo]:
@@ -97,20 +99,8 @@ class Devices:
             ReportableError: it cannot have it.
             RefusedSilentlyError: no device is meant, or one that it is never to have.
         """
-        found = self.present(devclass, name)
-        self._check_denied(frontend, found)
-        if not _is_up(frontend):
-            raise NotRunningError(frontend.name)
-        if devclass == "block" and name.backend != ANY:
-            backend = self._world.system.named(name.backend)
-            if not _is_up(backend):
-                raise NotRunningError(backend.name)
-        if len(found) != 1:
-            raise RefusedSilentlyError(f"{len(found)} devices are meant by {name}")
         async with self._world.lock(frontend.uuid):
-            if not _is_up(frontend):
-                raise NotRunningError(frontend.name)
-            await self.give(frontend, found[0], options)
+            await self.give(frontend, self._meant(frontend, devclass, name), options)
 
     async def give(self, frontend: Qube, device: DeviceInfo, options: Mapping[str, str]) -> None:
         """Give a device to a running qube, whose lock the caller holds.
@@ -118,7 +108,8 @@ class Devices:
         Raises:
             ReportableError: it cannot have it.
         """
-        reserved = device.devclass, device.name
+        several = device.devclass in _OF_SEVERAL
+        reserved = device.devclass, device.name, frontend.uuid if several else None
         if (holder := self._keeper(frontend, device)) is not None or reserved in self._in_hand:
             raise DeviceAlreadyAttachedError(
                 str(device.name), "another qube" if holder is None else holder.name
@@ -162,10 +153,15 @@ class Devices:
     async def lose(self, device: DeviceInfo) -> None:
         """Take a device that is not there any more away from whoever had it."""
         for qube in self._world.system.in_order():
+            if not self._held(qube, device):
+                continue
             async with self._world.lock(qube.uuid):
-                for one in self.attached(device.devclass, qube):
-                    if one.device.name == device.name:
-                        await self._lose(qube, one)
+                for one in self._held(qube, device):
+                    await self._lose(qube, one)
+
+    def _held(self, frontend: Qube, device: DeviceInfo) -> list[Attached]:
+        held = self.attached(device.devclass, frontend)
+        return [one for one in held if one.device.name == device.name]
 
     async def _lose(self, frontend: Qube, one: Attached) -> None:
         where = f"{one.device.backend}:{one.device.port}"
@@ -226,11 +222,10 @@ class Devices:
             await self.give(qube, free[0], assignment.options)
 
     def _keeper(self, frontend: Qube, device: DeviceInfo) -> Qube | None:
-        """The qube that keeps another from having a device; several may have the microphone."""
-        if device.devclass != "mic":
+        """The qube that keeps another from having a device."""
+        if device.devclass not in _OF_SEVERAL:
             return self.holder(device)
-        mine = (one.device.name for one in self.attached("mic", frontend))
-        return frontend if device.name in mine else None
+        return frontend if self._held(frontend, device) else None
 
     def _settled(
         self, frontend: Qube, device: DeviceInfo, options: Mapping[str, str]
@@ -252,6 +247,20 @@ class Devices:
             return settled(device, checked(devclass, options), taken)
         except OptionError as error:
             raise ValueRefusedError(str(error)) from None
+
+    def _meant(self, frontend: Qube, devclass: str, name: DeviceName) -> DeviceInfo:
+        """The one device that a name stands for, if the qube may be given it by hand."""
+        found = self.present(devclass, name)
+        self._check_denied(frontend, found)
+        if not _is_up(frontend):
+            raise NotRunningError(frontend.name)
+        if devclass == "block" and name.backend != ANY:
+            backend = self._world.system.named(name.backend)
+            if not _is_up(backend):
+                raise NotRunningError(backend.name)
+        if len(found) != 1:
+            raise RefusedSilentlyError(f"{len(found)} devices are meant by {name}")
+        return found[0]
 
     def _check_denied(self, frontend: Qube, devices: Sequence[DeviceInfo]) -> None:
         if _DENIED not in BY_CLASS[frontend.klass]:
