@@ -5,20 +5,13 @@ from contextlib import suppress
 
 from insula.client import admin, errors
 from insula.client.app import App, Holder, Qube
-from insula.protocol.errors import ReportableError
 from insula.tools.command import confirmed
+from insula.tools.templates.installing import NotConfirmedError
 
 _DUMMY, _DUMMY_LABEL = "dummy", "red"
 _DUMMY_FEATURE = "template-dummy"
 _MOST_DUMMIES = 1000
 _TIMES_ASKED = 3
-
-
-class NotConfirmedError(ReportableError):
-    """The answer was no."""
-
-    def __init__(self) -> None:
-        super().__init__("nothing was removed")
 
 
 def remove(app: App, qubes: Sequence[Qube], *, disassociate: bool, ask: bool) -> None:
