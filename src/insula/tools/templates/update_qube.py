@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from insula.client.services import Kept, call_service
-from insula.client.sinks import DescriptorSink, Sink
+from insula.client.sinks import HARMLESS, DescriptorSink, Sink
 from insula.protocol.errors import ProtocolError, ReportableError
 from insula.tools.templates.records import MAX_ANSWER, PREFIX, Package, parse_answer
 from insula.tools.templates.repositories import Choice, request
@@ -75,7 +75,11 @@ class UpdateQube:
         )
         if self._name:
             code = call_service(
-                self._name, service, payload, output=output, errors=DescriptorSink(2)
+                self._name,
+                service,
+                payload,
+                output=output,
+                errors=DescriptorSink(2, table=HARMLESS),
             )
         else:
             code = _run_here(service, payload, output)
