@@ -1,6 +1,7 @@
 """qvm-device, and qvm-CLASS for each class of devices: who has which device."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -39,6 +40,9 @@ _REQUIRED, _ASK, _AUTO = "required", "ask-to-attach", "auto-attach"
 _CAN_BE_REQUIRED = ("pci", "block")
 _PCI = "pci"
 _READ_ONLY = "read-only"
+_ADDRESS = re.compile(
+    r"([^:]+):(?:([0-9a-f]{4}):)?([0-9a-f]{2}):([0-9a-f]{2}\.[0-7])((?::.*)?)", re.ASCII
+)
 _Item = TypeVar("_Item")
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
 
@@ -101,8 +105,24 @@ def _run(arguments: argparse.Namespace) -> int:
         "assign": _assign,
         "unassign": _unassign,
     }[arguments.action]
-    work(App(cache=True), arguments)
+    app = App(cache=True)
+    if arguments.devclass == _PCI and getattr(arguments, "name", None) is not None:
+        arguments.name = _by_port(app, arguments.name)
+    work(app, arguments)
     return 0
+
+
+def _by_port(app: App, text: str) -> str:
+    """A PCI device by its port, where it was named by its address, as lspci has it."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None:
+        return text
+    backend, segment, bus, device, rest = found.groups()
+    address = f"{segment or '0000'}:{bus}:{device}"
+    for one in _plugged_in(app, _PCI, backend):
+        if one.data.get("sbdf") == address:
+            return f"{backend}:{one.name.port}{rest}"
+    raise ReportableError(f"{backend} shows no PCI device at {address}")
 
 
 def _named(text: str) -> DeviceName:

@@ -91,6 +91,21 @@ def test_addresses_of_pci_devices(run: Run) -> None:
     assert found["sbdf"] == "0000:00:14.0"
 
 
+@pytest.mark.parametrize("name", ["00_14.0", "00:14.0", "0000:00:14.0"])
+def test_pci_devices_may_be_named_by_their_addresses(
+    run: Run, daemon: FakeDaemon, name: str
+) -> None:
+    assert run(qvm_device.pci, "assign", "-r", "work", f"dom0:{name}").code == 0
+    ((_, argument, _),) = daemon.asked("admin.vm.device.pci.Assign")
+    assert argument == "dom0+00_14.0+0x8086+0xa12f++p0c0330"
+
+
+def test_an_address_without_a_device_is_refused(run: Run) -> None:
+    done = run(qvm_device.pci, "assign", "-r", "work", "dom0:0001:00:14.0")
+    assert (done.code, done.out) == (1, "")
+    assert "0001:00:14.0" in done.err
+
+
 def test_there_is_a_heading_on_a_terminal() -> None:
     controller, terminal = pty.openpty()
     program = "from insula.tools.qvm_device import block; raise SystemExit(block())"
