@@ -1,5 +1,6 @@
 """A description of the system as it is."""
 
+import tomllib
 from typing import Any
 
 from insula.client.app import App
@@ -26,7 +27,11 @@ def export(app: App) -> str:
         if not one.is_passing and (table := _qube(one)) is not None:
             qubes[name] = table
     described["qubes"] = qubes
-    return tomli_w.dumps(described, multiline_strings=True)
+    text = tomli_w.dumps(described, multiline_strings=True)
+    if tomllib.loads(text) != described:
+        # Texts over several lines cannot hold every line's end as it is.
+        text = tomli_w.dumps(described)
+    return text
 
 
 def _qube(one: FoundQube) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """Any system that a description can say: applying it twice, or its export, changes nothing."""
 
+import string
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ PROPERTIES = st.fixed_dictionaries(
         "debug": st.booleans(),
         "autostart": st.booleans(),
         "template_for_dispvms": st.just(True),
-        "kernelopts": PRINTABLE,
+        "kernelopts": st.text(st.sampled_from(string.printable), max_size=9) | st.just("a\r\nb"),
+        "keyboard_layout": st.sampled_from(["de++", "us+dvorak+"]),
+        "qrexec_timeout": st.integers(1, 2**40),
         "default_user": st.from_regex(r"[A-Za-z0-9_+,.-]{0,9}", fullmatch=True),
         "virt_mode": st.sampled_from(["hvm", "PVH", "pv"]),
         "mac": st.sampled_from(["00:16:3E:00:00:01", "00:16:3e:5e:6c:00"]),
