@@ -135,7 +135,8 @@ class Appearing:
 
     async def _offer(self, device: DeviceInfo, wishes: list[_Wish]) -> None:
         """Give a device that nobody has to whom it is assigned, if need be by asking."""
-        if not wishes or device.devclass == _WITH_THE_MACHINE or self._devices.holder(device):
+        wishes = [one for one in wishes if self._devices.keeper(one.frontend, device) is None]
+        if not wishes or device.devclass == _WITH_THE_MACHINE:
             return
         if len(wishes) > 1 or wishes[0].assignment.mode == _ASKS:
             self._spawn(self._question(device, wishes))

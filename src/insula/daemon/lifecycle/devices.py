@@ -110,7 +110,7 @@ class Devices:
         """
         several = device.devclass in _OF_SEVERAL
         reserved = device.devclass, device.name, frontend.uuid if several else None
-        if (holder := self._keeper(frontend, device)) is not None or reserved in self._in_hand:
+        if (holder := self.keeper(frontend, device)) is not None or reserved in self._in_hand:
             raise DeviceAlreadyAttachedError(
                 str(device.name), "another qube" if holder is None else holder.name
             )
@@ -193,7 +193,7 @@ class Devices:
                 why, hint = "which is not there", "Plug it in, or: "
             elif not self._drivers[devclass].gives:
                 why, hint = "which cannot be given to qubes yet", "Start it without: "
-            elif all(self._keeper(qube, device) is not None for device in found):
+            elif all(self.keeper(qube, device) is not None for device in found):
                 why, hint = "which another qube has", "Detach it there, or: "
             else:
                 continue
@@ -213,7 +213,7 @@ class Devices:
             mine = [one.device.name for one in self.attached(assignment.devclass, qube)]
             if any(device.name in mine for device in found):
                 continue  # By an assignment that says more of it.
-            free = [device for device in found if self._keeper(qube, device) is None]
+            free = [device for device in found if self.keeper(qube, device) is None]
             if not free:
                 raise RefusedError(
                     f"Qube {qube.name} requires {assignment.devclass} device "
@@ -221,7 +221,7 @@ class Devices:
                 )
             await self.give(qube, free[0], assignment.options)
 
-    def _keeper(self, frontend: Qube, device: DeviceInfo) -> Qube | None:
+    def keeper(self, frontend: Qube, device: DeviceInfo) -> Qube | None:
         """The qube that keeps another from having a device."""
         if device.devclass not in _OF_SEVERAL:
             return self.holder(device)
