@@ -155,13 +155,15 @@ def test_a_disposable_that_vanishes_is_down(daemon: FakeDaemon, run: Run) -> Non
     assert run(qvm_shutdown.main, "--wait", "disp1").code == 0
 
 
-DISK = "sda:x:1 device_id='x:1' port_id='sda' devclass='block' interfaces='b******'"
-LOOP = DISK.replace("sda", "loop7")
+def disk(port: str, backend: str) -> str:
+    """A block device's line in the list of what a backend shows."""
+    items = f"device_id='x:1' port_id='{port}' devclass='block' backend_domain='{backend}'"
+    return f"{port}:x:1 {items} interfaces='b******'"
 
 
 @pytest.fixture
 def usb(daemon: FakeDaemon) -> FakeQube:
-    listed = {("block", "Available"): [DISK]}
+    listed = {("block", "Available"): [disk("sda", "usb")]}
     return daemon.add(FakeQube("usb", state="Running", listed_devices=listed))
 
 
@@ -223,7 +225,7 @@ def test_a_file_is_made_a_drive_where_it_lies(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     asked = f"-f|--show|{'--read-only|' * (kind == '--cdrom')}/a b|-d|/dev/loop7|"
     for backend in (usb, daemon.qubes["dom0"]):
-        backend.listed_devices = {("block", "Available"): [LOOP]}
+        backend.listed_devices = {("block", "Available"): [disk("loop7", backend.name)]}
         daemon.qubes["halted"].state = "Halted"
         assert run(qvm_power.start, kind, f"{backend.name}:/a b", "halted").code == 0
         assert (tmp_path / "asked").read_text() == asked
