@@ -4,10 +4,10 @@ import asyncio
 from typing import Any
 
 
-async def through(task: "asyncio.Task[Any]") -> bool:
-    """Wait until a task is done, however; whether we were cancelled meanwhile.
+async def through(task: "asyncio.Future[Any]") -> bool:
+    """Wait until a task or a future is done, however; whether we were cancelled meanwhile.
 
-    Cancellation is for the caller to raise again once it has looked at how the task ended.
+    Cancellation is for the caller to raise again once it has looked at how it ended.
     """
     cancelled = False
     while not task.done():

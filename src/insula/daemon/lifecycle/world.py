@@ -86,7 +86,7 @@ class World:
             edit = Edit(self.system)
             try:
                 yield edit
-                writing = asyncio.ensure_future(self.store.write(*_kept(edit), *also))
+                writing = self.store.submit(*_kept(edit), *also)
                 cancelled = await through(writing)
                 writing.result()
             except BaseException:

@@ -82,9 +82,13 @@ class Store:
         Raises:
             StoreError: none of them was made.
         """
-        done = self._loop.create_future()
+        await asyncio.shield(self.submit(*changes))
+
+    def submit(self, *changes: Change) -> "asyncio.Future[None]":
+        """As write; the answer comes when it is done, whoever still waits for it."""
+        done: asyncio.Future[None] = self._loop.create_future()
         self._queue.put(_Work(changes, done))
-        await asyncio.shield(done)
+        return done
 
     async def close(self) -> None:
         """End the thread once all that was asked for is written."""
