@@ -12,7 +12,7 @@ from insula.daemon.model.errors import RefusedSilentlyError
 from insula.daemon.model.pool_options import parse_pool
 from insula.daemon.model.qube import QubeClass
 from insula.daemon.storage import files, upkeep
-from insula.daemon.store.store import StoreError
+from insula.daemon.store import store
 from insula.protocol.admin import parse_pairs
 from insula.protocol.errors import ReportableError
 from tests.serving import TEMPLATE, Instance, serving
@@ -470,11 +470,11 @@ async def test_a_pool_that_cannot_be_kept_leaves_its_directory(
 ) -> None:
     place = tmp_path / "big"
 
-    async def full(*_changes: object) -> None:
-        raise StoreError("no space")
+    def full(*_changes: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
 
     with monkeypatch.context() as patched:
-        patched.setattr(instance.world.store, "write", full)
+        patched.setattr(store, "_execute", full)
         text = f"name=big\ndir_path={place}\n".encode()
         assert await instance.refused("admin.pool.Add", "dom0", "file", text) == REFUSED
     assert [*place.iterdir()] == []

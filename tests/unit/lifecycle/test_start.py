@@ -1,6 +1,7 @@
 """Starts: their events, what keeps a qube from starting, and what is left of one that fails."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from insula.daemon.model.errors import (
 )
 from insula.daemon.model.qube import PowerState, Qube
 from insula.daemon.storage.errors import MissingFileError
+from insula.daemon.store import store
+from insula.daemon.store.store import StoreError
 from insula.protocol.errors import ReportableError
 from tests.serving import TEMPLATE, Instance, serving
 
@@ -218,12 +221,12 @@ async def test_networks_that_wait_for_each_other_do_not_wait_for_ever(instance: 
 async def test_a_start_that_the_store_cannot_hold_is_refused(
     instance: Instance, work: Qube, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full(*_changes: object) -> None:
-        raise RefusedError("the store is full")
+    def full(*_changes: object) -> None:
+        raise OSError(errno.ENOSPC, "the store is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(instance.world.store, "write", full)
-        with pytest.raises(RefusedError, match="full"):
+        patch.setattr(store, "_execute", full)
+        with pytest.raises(StoreError, match="full"):
             await instance.power.start(work)
     assert work.power is PowerState.HALTED
     assert instance.processes() == set()
