@@ -9,8 +9,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from insula.daemon.admin import qube_calls
 from insula.daemon.admin.calls import Api
-from insula.daemon.admin.permissions import Allows, nothing_allowed
+from insula.daemon.admin.permissions import Allows
 from insula.daemon.admin.server import SOCKET_NAME, AdminServer
 from insula.daemon.engine.interface import Capabilities
 from insula.daemon.engine.memory.engine import MemoryEngine
@@ -75,7 +76,7 @@ class Instance:
     consoles: Consoles
     drivers: dict[str, FakeDriver]
     appearing: Appearing
-    allows: Allows = nothing_allowed
+    allows: Allows
     told: list[Event] = field(default_factory=list)
 
     @property
@@ -260,6 +261,7 @@ async def open_instance(
     firewall = Firewall(world)
     firewall.start()
     undo.push_async_callback(firewall.close)
+    decide = qube_calls.deciding(world, home, undo)
     instance = Instance(
         home,
         run,
@@ -276,7 +278,9 @@ async def open_instance(
         consoles,
         drivers,
         appearing,
+        decide.allows,
     )
+    qube_calls.route(decide, instance.api, home, undo)
     world.events.add(instance.told.append)
     server = AdminServer(run, instance.api)
     await server.start()

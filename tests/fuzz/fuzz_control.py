@@ -6,7 +6,7 @@ from insula.protocol import control, qrexec
 from insula.protocol.control import AgentHello, ControlType, Seeded, Status
 from insula.protocol.errors import ProtocolError
 from insula.protocol.frames import take_raw_frame
-from insula.protocol.qrexec import ExecParameters, MessageType, Trigger
+from insula.protocol.qrexec import ExecParameters, MessageType, Trigger, TriggerError
 from insula.protocol.resync import CONTROL_PREFIX, MarkerFinder, PrefixScanner
 
 _NONCE = bytes(16)
@@ -41,8 +41,9 @@ def _message(kind: int, body: bytes) -> None:
             Status.decode(body)
         case MessageType.CONNECTION_TERMINATED:
             ExecParameters.decode(body)
-        case MessageType.TRIGGER_SERVICE4:
-            trigger = Trigger.decode(body)
-            assert trigger.service.isascii()
+        case MessageType.TRIGGER_SERVICE3 | MessageType.TRIGGER_SERVICE4:
+            with suppress(TriggerError):
+                trigger = Trigger.decode(MessageType(kind), body)
+                assert trigger.service.isascii()
         case _:
             pass

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from insula.daemon.admin import qube_calls
 from insula.daemon.admin.calls import Api
 from insula.daemon.admin.local import LocalServer
 from insula.daemon.admin.local_calls import FOR_CALLER, LocalCalls
@@ -122,9 +123,7 @@ async def _serve(home: Path, run: Path) -> None:
         volumes = Volumes(world, snapshots)
         preloading = Preloading(world, power, administration, volumes.is_outdated)
         undo.push_async_callback(preloading.close)
-        devices = Devices(world, _drivers(world))
-        power.start_checks.append(devices.check_start)
-        power.start_steps.append(devices.give_required)
+        devices = _devices(world, power)
         appearing = Appearing(world, devices, DeviceAgent(world.system, run))
         undo.push_async_callback(appearing.close)
         consoles = Consoles(world)
@@ -132,6 +131,7 @@ async def _serve(home: Path, run: Path) -> None:
         firewall = Firewall(world)
         firewall.start()
         undo.push_async_callback(firewall.close)
+        deciding = qube_calls.deciding(world, home, undo)
         api = Api(
             world=world,
             power=power,
@@ -143,7 +143,9 @@ async def _serve(home: Path, run: Path) -> None:
             firewall=firewall,
             devices=devices,
             consoles=consoles,
+            allows=deciding.allows,
         )
+        qube_calls.route(deciding, api, home, undo)
         templates = Templates(world, administration, snapshots)
         calls = LocalCalls(api, templates, snapshots, viewers)
         unused = reconcile.expect(world, runs)
@@ -168,6 +170,14 @@ async def _serve(home: Path, run: Path) -> None:
         await _until_told_to_stop(calls.stopping)
         if calls.stopping.is_set():
             undo.push_async_callback(_stop_keeper, keeper)
+
+
+def _devices(world: World, power: Power) -> Devices:
+    """The devices of qubes, and what a start needs of them."""
+    devices = Devices(world, _drivers(world))
+    power.start_checks.append(devices.check_start)
+    power.start_steps.append(devices.give_required)
+    return devices
 
 
 def _drivers(world: World) -> tuple[Driver, ...]:

@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 
 from insula.guest.agent import CONTROL_PORT, DATA_PORT, Agent, Ports
-from insula.guest.loop import Loop
 from insula.guest.ports import SocketPorts, VirtioPorts
 from insula.protocol.control import AgentState
+from insula.qrexec.loop import Loop
 
 FIRST_DATA_PORT, LAST_DATA_PORT = 3, 30
 

@@ -1,18 +1,12 @@
 """The agent: its session with the daemon, its qube's start, its calls."""
 
-import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from insula.guest import identity, processors, seed
-from insula.guest.call import Call
-from insula.guest.loop import Loop
 from insula.guest.parking import Parked
-from insula.guest.ports import Port
-from insula.guest.programs import NotStartedError, resolve
-from insula.guest.services import SEARCH
 from insula.protocol import control
 from insula.protocol.command import parse_command
 from insula.protocol.control import AgentHello, AgentState, Attach, ControlType, Session, Status
@@ -25,6 +19,10 @@ from insula.protocol.qrexec import (
     hello,
 )
 from insula.protocol.resync import CONTROL_PREFIX, PrefixScanner
+from insula.qrexec.call import Call
+from insula.qrexec.loop import Loop
+from insula.qrexec.port import Port
+from insula.qrexec.programs import NotStartedError, Searches, resolve
 
 CONTROL_PORT = "org.insula.control"
 DATA_PORT = "org.insula.data.{}"
@@ -72,7 +70,7 @@ class Agent:
         self._in_session = False
         self._attached: dict[tuple[int, int], Attach] = {}
         self._calls: dict[tuple[int, int], _Running] = {}
-        self._search = os.environ.get("QREXEC_SERVICE_PATH", SEARCH)
+        self._searches = Searches.of_environment()
         self._control = ports.open(CONTROL_PORT)
         self._control.on_data = self._take
         self._operations: dict[int, Callable[[bytes], None]] = {
@@ -186,7 +184,7 @@ class Agent:
                 identity.wait_for_windows()
                 self._parked = Parked()
                 identity.rehearse()
-                resolve(parse_command(_REHEARSED), _DEFAULT_USER, self._search)
+                resolve(parse_command(_REHEARSED), _DEFAULT_USER, self._searches)
             except Exception as error:
                 status = Status(1, f"{type(error).__name__}: {error}")
         self._state = AgentState.PARKED
@@ -219,7 +217,7 @@ class Agent:
         try:
             command = parse_command(parameters.text or "")
             default_user = self._qubesdb.get("/default-user", _DEFAULT_USER)
-            call.start(resolve(command, default_user, self._search, login=self._system))
+            call.start(resolve(command, default_user, self._searches, login=self._system))
         except NotStartedError as error:
             call.fail(error.code)
         except (ProtocolError, OSError, ValueError) as error:

@@ -52,8 +52,8 @@ _DATA_TYPES = frozenset(
 _PARAMETERS = struct.Struct("<II")
 _VERSION = struct.Struct("<I")
 _EXIT_CODE = struct.Struct("<i")
+_TRIGGER3 = struct.Struct("<64s32s")
 _TRIGGER4 = struct.Struct("<64s64s32s")
-_REQUEST_ID = struct.Struct("32s")
 
 
 class ExecParameters(NamedTuple):
@@ -141,7 +141,7 @@ def read_exit_code(body: bytes) -> int:
 
 
 class Trigger(NamedTuple):
-    """A call that a qube asks for (TRIGGER_SERVICE4); source is empty for an ordinary call."""
+    """A call that a qube asks for; source is empty for an ordinary one."""
 
     target: str
     request_id: bytes
@@ -149,34 +149,49 @@ class Trigger(NamedTuple):
     source: str = ""
 
     def encode(self) -> bytes:
-        """The whole message."""
+        """The whole message, TRIGGER_SERVICE4."""
         head = _TRIGGER4.pack(
             self.source.encode("ascii")[:63], self.target.encode("ascii")[:63], self.request_id
         )
         return frame(MessageType.TRIGGER_SERVICE4, head + self.service.encode("ascii") + b"\0")
 
     @classmethod
-    def decode(cls, untrusted: bytes) -> "Trigger":
-        """Read and sanitise a qube's message (section 10.1, steps 2 to 7).
+    def decode(cls, message_type: MessageType, untrusted: bytes) -> "Trigger":
+        """Read and sanitise a qube's message (section 10.1).
 
         Raises:
-            ProtocolError: a length, the request id or the service is not acceptable.
+            TriggerError: what it asks for is to be refused.
+            ProtocolError: its length is not acceptable.
         """
-        if not _TRIGGER4.size < len(untrusted) <= _TRIGGER4.size + MAX_SERVICE:
+        head = _TRIGGER4 if message_type is MessageType.TRIGGER_SERVICE4 else _TRIGGER3
+        if not head.size < len(untrusted) <= head.size + MAX_SERVICE:
             raise ProtocolError(f"trigger of {len(untrusted)} bytes")
-        untrusted_source, untrusted_target, untrusted_id = _TRIGGER4.unpack_from(untrusted)
-        service = untrusted[_TRIGGER4.size :]
-        if not service.endswith(b"\0") or b"\0" in service[:-1]:
-            raise ProtocolError("a service's name ends in its only NUL")
-        service = service[:-1]
-        if not service or service.startswith(b"+"):
-            raise ProtocolError("a service has a name")
+        *untrusted_source, untrusted_target, untrusted_id = head.unpack_from(untrusted)
+        if _REQUEST_ID_GOOD.fullmatch(untrusted_id) is None:
+            raise TriggerError("no request id", untrusted_id)
         return cls(
             target=sanitise_target(untrusted_target),
-            request_id=check_request_id(untrusted_id),
-            service=_SERVICE_BAD.sub(b"_", service).decode("ascii"),
-            source=sanitise_target(untrusted_source),
+            request_id=untrusted_id,
+            service=_service(untrusted[head.size :], untrusted_id),
+            source=sanitise_target(untrusted_source[0]) if untrusted_source else "",
         )
+
+
+class TriggerError(Exception):
+    """A call that no policy need be asked about. untrusted_id: its request id, as it came."""
+
+    def __init__(self, text: str, untrusted_id: bytes) -> None:
+        super().__init__(text)
+        self.untrusted_id = untrusted_id
+
+
+def _service(untrusted: bytes, request_id: bytes) -> str:
+    if not untrusted.endswith(b"\0") or b"\0" in untrusted[:-1]:
+        raise TriggerError("a service's name ends in its only NUL", request_id)
+    name = untrusted[:-1]
+    if not name or name.startswith(b"+"):
+        raise TriggerError("a service has a name", request_id)
+    return _SERVICE_BAD.sub(b"_", name).decode("ascii")
 
 
 _SERVICE_BAD = re.compile(rb"[^A-Za-z0-9_.+-]")
@@ -187,14 +202,3 @@ _REQUEST_ID_GOOD = re.compile(rb"[A-Za-z0-9_. -]*\x00+")
 def sanitise_target(untrusted: bytes) -> str:
     """A source or target field: cut at its NUL, other bytes replaced."""
     return _TARGET_BAD.sub(b"_", untrusted[:-1].partition(b"\0")[0]).decode("ascii")
-
-
-def check_request_id(untrusted: bytes) -> bytes:
-    """A request id as it came.
-
-    Raises:
-        ProtocolError: it has other bytes than the format allows.
-    """
-    if len(untrusted) != _REQUEST_ID.size or _REQUEST_ID_GOOD.fullmatch(untrusted) is None:
-        raise ProtocolError("no request id")
-    return untrusted

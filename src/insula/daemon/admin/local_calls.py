@@ -2,12 +2,12 @@
 
 import asyncio
 import re
-from contextlib import suppress
 from pathlib import Path
 
 from insula.daemon.admin.calls import Api
 from insula.daemon.admin.local import Answer, Handler, Request
 from insula.daemon.admin.methods.domains import default_dispvm
+from insula.daemon.lifecycle.passing import Passing
 from insula.daemon.lifecycle.running import run_directory
 from insula.daemon.lifecycle.snapshots import Snapshots
 from insula.daemon.lifecycle.status import status
@@ -15,7 +15,7 @@ from insula.daemon.lifecycle.templates import BuiltRoot, Templates
 from insula.daemon.lifecycle.viewer_options import viewer_options
 from insula.daemon.lifecycle.viewers import Viewers
 from insula.daemon.lifecycle.world import viewer_uid
-from insula.daemon.model.errors import NotRunningError, NotStartedError
+from insula.daemon.model.errors import NotRunningError
 from insula.daemon.model.qube import Qube
 from insula.protocol.errors import ProtocolError
 from insula.protocol.local import CallRequest
@@ -36,6 +36,7 @@ class LocalCalls:
         self, api: Api, templates: Templates, snapshots: Snapshots, viewers: Viewers
     ) -> None:
         self._api = api
+        self._passing = Passing(api.world, api.power, api.administration, api.preloading)
         self._templates = templates
         self._snapshots = snapshots
         self._viewers = viewers
@@ -128,20 +129,9 @@ class LocalCalls:
             return system.named(wanted.target)
         name = wanted.target.removeprefix(_DISPOSABLE).removeprefix(":")
         template = system.named(name) if name else default_dispvm(system, system.dom0)
-        qube = await self._api.preloading.take(template, system.dom0, fleeting=True)
-        if qube is None:
-            qube = await self._api.administration.create_disposable(
-                template, system.dom0, fleeting=True
-            )
-        request.on_done.push_async_callback(self._end_disposable, qube)
+        qube = await self._passing.take(template, system.dom0)
+        request.on_done.push_async_callback(self._passing.end, qube)
         return qube
-
-    async def _end_disposable(self, qube: Qube) -> None:
-        if not qube.halted:
-            with suppress(NotStartedError):
-                await self._api.power.kill(qube)
-        elif qube.uuid in self._api.world.system.qubes:
-            await self._api.administration.remove(qube)
 
 
 def _text(request: Request, name: str) -> str:

@@ -11,8 +11,8 @@ from insula.daemon.model.system import System
 from insula.protocol.devices import DeviceInfo, category, interfaces_of
 
 SOCKET_NAME = "device-agent.GUI"
-_TIMEOUT = 300.0  # seconds that a person has
-_MAX_ANSWER = 128  # bytes
+ASK_TIMEOUT = 300.0  # seconds that a person has
+MAX_ANSWER = 128  # bytes
 _ALLOW = "allow:"
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ class DeviceAgent:
     async def __call__(self, device: DeviceInfo, targets: list[Qube]) -> str | None:
         """The name of one of targets; None where the answer is no, or there is none."""
         try:
-            async with asyncio.timeout(_TIMEOUT):
-                untrusted = await self._exchange(question(self._system, device, targets))
+            async with asyncio.timeout(ASK_TIMEOUT):
+                untrusted = await exchange(self._path, question(self._system, device, targets))
         except (OSError, TimeoutError) as error:
             device_name = str(device.name)
             log.warning("nobody answers", extra={"device": device_name, "why": str(error)})
@@ -38,18 +38,24 @@ class DeviceAgent:
         allowed = answer.startswith(_ALLOW) and any(name == target.name for target in targets)
         return name if allowed else None
 
-    async def _exchange(self, asked: bytes) -> bytes:
-        reader, writer = await asyncio.open_unix_connection(self._path)
-        try:
-            writer.write(asked)
-            await writer.drain()
-            writer.write_eof()
-            answer = b""
-            while len(answer) < _MAX_ANSWER and (more := await reader.read(_MAX_ANSWER)):
-                answer += more
-            return answer
-        finally:
-            writer.close()
+
+async def exchange(path: Path, asked: bytes) -> bytes:
+    """What a program of the person's session answers, at most MAX_ANSWER bytes of it.
+
+    Raises:
+        OSError: it is not there.
+    """
+    reader, writer = await asyncio.open_unix_connection(path)
+    try:
+        writer.write(asked)
+        await writer.drain()
+        writer.write_eof()
+        answer = b""
+        while len(answer) < MAX_ANSWER and (more := await reader.read(MAX_ANSWER)):
+            answer += more
+        return answer
+    finally:
+        writer.close()
 
 
 def question(system: System, device: DeviceInfo, targets: list[Qube]) -> bytes:

@@ -63,6 +63,8 @@ class Power:
             check_start,
             partial(check_in_place, world.system),
         ]
+        # Who wants to know of each qube that runs, and its machine.
+        self.watchers: list[Callable[[Qube, RunningQube], None]] = []
         # What is done to a qube that is up, before it is said to be.
         self.start_steps: list[Callable[[Qube], Awaitable[None]]] = []
 
@@ -413,6 +415,8 @@ class Power:
         qube.xid, qube.started = running.xid, running.started
         qube.power = PowerState.PAUSED if running.paused else PowerState.RUNNING
         running.machine.on_gone(lambda: self._see_through(qube, running))
+        for watch in self.watchers:
+            watch(qube, running)
 
     def _see_through(self, qube: Qube, running: RunningQube) -> None:
         if not self._closed:

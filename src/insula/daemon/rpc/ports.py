@@ -1,8 +1,8 @@
 """Who has which of a qube's data ports.
 
-Ports are few. Some are kept for calls that go out of the qube, so that calls waiting on each other
-cannot deadlock, and no single peer may hold more than half of those for incoming calls, so that
-one caller cannot exhaust a callee. Further calls wait in order.
+Ports are few. Some are kept for calls in each direction, so that calls waiting on each other cannot
+deadlock, and no single peer may hold more than half of those for incoming calls, so that one
+caller cannot exhaust a callee. Further calls wait in order.
 """
 
 import asyncio
@@ -39,8 +39,7 @@ class PortPool:
         self._free = set(range(first, last + 1))
         self._held: dict[int, Holder] = {}
         self._waiters: deque[_Waiter] = deque()
-        self._reserved = reserved
-        self._incoming = last - first + 1 - reserved
+        self._most = last - first + 1 - reserved  # in one direction
 
     def claim(self, port: int, holder: Holder) -> None:
         """Note a port that is in use already, after the daemon was restarted."""
@@ -97,11 +96,12 @@ class PortPool:
     def _pick(self, holder: Holder) -> int | None:
         if not self._free:
             return None
-        if holder.direction is Direction.INCOMING:
-            incoming = [one for one in self._held.values() if one.direction is Direction.INCOMING]
-            same = sum(1 for one in incoming if one.peer == holder.peer)
-            # dom0 decides for the person and may use all; a qube may use half.
-            limit = self._incoming if holder.peer == 0 else self._incoming // 2
-            if len(incoming) >= self._incoming or same >= limit:
+        alike = [one for one in self._held.values() if one.direction is holder.direction]
+        if len(alike) >= self._most:
+            return None
+        # dom0 decides for the person and may use all; a qube may use half.
+        if holder.direction is Direction.INCOMING and holder.peer != 0:
+            same = sum(1 for one in alike if one.peer == holder.peer)
+            if same >= self._most // 2:
                 return None
         return min(self._free)

@@ -7,6 +7,7 @@ from uuid import UUID
 from insula.daemon.admin import permissions
 from insula.daemon.admin.calls import Call, Method
 from insula.daemon.admin.methods.creation import create_qube
+from insula.daemon.model.described import state_of
 from insula.daemon.model.errors import (
     RefusedError,
     RefusedSilentlyError,
@@ -14,7 +15,7 @@ from insula.daemon.model.errors import (
 )
 from insula.daemon.model.members import READINESS
 from insula.daemon.model.properties.qubes import value_of
-from insula.daemon.model.qube import PowerState, Qube, QubeClass
+from insula.daemon.model.qube import Qube, QubeClass
 from insula.daemon.model.system import System
 from insula.protocol.admin import ListedQube, listed_qube_line
 
@@ -115,11 +116,6 @@ def default_dispvm(system: System, qube: Qube) -> Qube:
 
 def _listed(qube: Qube) -> ListedQube:
     return ListedQube(qube.name, str(qube.klass), state_of(qube), str(qube.uuid))
-
-
-def state_of(qube: Qube) -> str:
-    """A qube's power state as clients see it."""
-    return str(qube.power if qube.klass.is_machine else PowerState.RUNNING)
 
 
 def used(pid: int) -> tuple[int, int]:

@@ -1,19 +1,31 @@
-"""From a command to a program that can be started: words, environment, user."""
+"""From a command to what can be started: a program's words, environment and user, or a socket."""
 
 import os
 import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
-from insula.guest.accounts import ACCOUNTS
-from insula.guest.services import AGENT_VOLUME, BrokenServiceError, find_service
 from insula.protocol.command import Command, ServiceCall, decode_vmexec
 from insula.protocol.errors import ProtocolError
 from insula.protocol.qrexec import EXIT_NOT_FOUND, EXIT_QREXEC_FAILED
+from insula.protocol.service_config import ServiceConfig
+from insula.qrexec.accounts import ACCOUNTS
+from insula.qrexec.conversation import Conversation, converse
+from insula.qrexec.services import (
+    AGENT_VOLUME,
+    CONFIG_SEARCH,
+    SEARCH,
+    BrokenServiceError,
+    Found,
+    find_config,
+    find_service,
+)
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _EXEC_SERVICES = ("qubes.VMExec", "qubes.VMExecGUI", "qubes.VMRootExec")
 _ROOT_SERVICES = ("qubes.VMRootShell", "qubes.VMRootExec")
+_WORDS = (2, 4)
+_OURS = "QREXEC"
 _DISPLAY_SOCKET = "/tmp/.X11-unix/X0"
 
 
@@ -35,38 +47,103 @@ class Program:
     environment: dict[str, str]
 
 
-def resolve(command: Command, default_user: str, search: str, *, login: bool = True) -> Program:
+@dataclass(frozen=True, slots=True)
+class Searches:
+    """Directories of services and of their configurations, with ":" between."""
+
+    services: str = SEARCH
+    configs: str = CONFIG_SEARCH
+
+    @classmethod
+    def of_environment(cls) -> "Searches":
+        """Those that the environment names, else the usual ones."""
+        return cls(
+            os.environ.get("QREXEC_SERVICE_PATH", SEARCH),
+            os.environ.get("QUBES_RPC_CONFIG_PATH", CONFIG_SEARCH),
+        )
+
+
+def resolve(
+    command: Command, default_user: str, searches: Searches, *, login: bool = True
+) -> Program | Conversation:
     """Find out what a command runs. login: by a login shell, so that the user's profile applies.
 
     Raises:
         NotStartedError: no such user or service, or a service that cannot be run.
     """
-    service = command.service
     name = default_user if command.user == "DEFAULT" else command.user
-    if service is not None and service.name in _ROOT_SERVICES:
-        name = "root"
-    user = _user(name)
-    environment = _environment(user)
+    service = command.service
     if service is None:
+        user = _user(name)
         shell = (user.pw_shell if login else "") or "/bin/sh"
         argv = [_called(shell, login=login), b"-c", os.fsencode(command.shell or "")]
-        return Program(argv, os.fsencode(shell), user, environment)
-    environment |= _service_environment(service)
+        return Program(argv, os.fsencode(shell), user, _environment(user))
+    found, config = look_up(service, searches)
+    if found.kind != "program":
+        return _conversation(service, found, config)
+    if service.name in _ROOT_SERVICES:
+        name = "root"
+    user = _user(config.force_user or name)
+    environment = _environment(user) | _service_environment(service)
+    if service.name in _EXEC_SERVICES and found.path.startswith(AGENT_VOLUME):
+        return _exec_directly(service, user, environment)
+    words = [_called("/bin/sh", login=login), b"-c", b'exec "$0" "$@"', *_words(service, found)]
+    return Program(words, b"/bin/sh", user, environment)
+
+
+def resolve_directly(
+    service: ServiceCall, searches: Searches, further: dict[str, str]
+) -> Program | Conversation:
+    """Find out what a service runs where nothing lies in between: as who we are.
+
+    further: variables for the program.
+
+    Raises:
+        NotStartedError: no such service, or one that cannot be run.
+    """
+    found, config = look_up(service, searches)
+    if found.kind != "program":
+        return _conversation(service, found, config)
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(_OURS) or name == "QREXEC_SERVICE_PATH"
+    }
+    user = pwd.getpwuid(os.geteuid())
+    environment = kept | _service_environment(service) | further
+    return Program(_words(service, found), os.fsencode(found.path), user, environment)
+
+
+def look_up(service: ServiceCall, searches: Searches) -> tuple[Found, ServiceConfig]:
+    """Find a service and its configuration.
+
+    Raises:
+        NotStartedError: it is not there, or broken.
+    """
     try:
-        found = find_service(service, search)
+        config = find_config(service, searches.configs)
+        found = find_service(service, searches.services)
     except BrokenServiceError as error:
         raise NotStartedError(EXIT_QREXEC_FAILED, str(error)) from error
     if found is None:
         raise NotStartedError(EXIT_NOT_FOUND, f"no service {service.name}")
-    if found.kind != "program":
-        raise NotStartedError(EXIT_QREXEC_FAILED, f"{found.kind} services are not served")
-    if service.name in _EXEC_SERVICES and found.path.startswith(AGENT_VOLUME):
-        return _exec_directly(service, user, environment)
-    argv = [os.fsencode(found.path)]
+    if found.kind == "program" and len(service.descriptor.split()) not in _WORDS:
+        raise NotStartedError(EXIT_QREXEC_FAILED, "not a service descriptor of two or four words")
+    return found, config
+
+
+def _conversation(service: ServiceCall, found: Found, config: ServiceConfig) -> Conversation:
+    try:
+        return converse(service, found, config)
+    except BrokenServiceError as error:
+        raise NotStartedError(EXIT_QREXEC_FAILED, str(error)) from error
+
+
+def _words(service: ServiceCall, found: Found) -> list[bytes]:
+    words = [os.fsencode(found.path)]
     if service.argument:
-        argv.append(os.fsencode(service.argument))
-    words = [_called("/bin/sh", login=login), b"-c", b'exec "$0" "$@"', *argv]
-    return Program(words, b"/bin/sh", user, environment)
+        words.append(os.fsencode(service.argument))
+    return words
 
 
 def _called(shell: str, *, login: bool) -> bytes:

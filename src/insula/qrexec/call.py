@@ -1,19 +1,17 @@
 """One call: a program on one side, a data connection on the other, frames between them."""
 
 import os
+import socket
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import IO
 
-from insula.guest.accounts import ACCOUNTS
-from insula.guest.loop import HANGUP, READ, WRITE, Loop
-from insula.guest.ports import Port
-from insula.guest.programs import Program
 from insula.protocol.errors import ProtocolError
 from insula.protocol.frames import HEADER, frame, take_raw_frame
 from insula.protocol.qrexec import (
+    EXIT_QREXEC_FAILED,
     LOWEST_VERSION,
     MAX_CHUNK,
     MessageType,
@@ -24,6 +22,12 @@ from insula.protocol.qrexec import (
     take_data,
 )
 from insula.protocol.resync import MarkerFinder
+from insula.protocol.service_config import ServiceConfig
+from insula.qrexec.accounts import ACCOUNTS
+from insula.qrexec.conversation import Conversation
+from insula.qrexec.loop import HANGUP, READ, WRITE, Loop
+from insula.qrexec.port import Port
+from insula.qrexec.programs import Program
 
 _STDIN = int(MessageType.DATA_STDIN)  # looked up once: this is asked for each message
 _AT_ONCE = 4096  # bytes that a pipe takes whole or not at all
@@ -34,8 +38,17 @@ class Call:
     """A running call. on_over: both the program's streams and the connection have ended."""
 
     def __init__(
-        self, loop: Loop, port: Port, nonce: bytes, on_over: Callable[[], None], *, quiet: bool
+        self,
+        loop: Loop,
+        port: Port,
+        nonce: bytes,
+        on_over: Callable[[], None],
+        *,
+        quiet: bool = False,
+        keep_stderr: bool = False,
     ) -> None:
+        """quiet: only whether it starts is told. keep_stderr: what the program writes to standard
+        error is ours, not the caller's."""
         self._loop = loop
         self._port = port
         self._finder = MarkerFinder(nonce)
@@ -45,6 +58,9 @@ class Call:
         self._passing = False  # whether input that comes may go to the program at once
         self._on_over = on_over
         self._quiet = quiet
+        self._keep_stderr = keep_stderr
+        self._socket: socket.socket | None = None  # of a service that is one, while it takes input
+        self._config: ServiceConfig | None = None  # of that
         self._input = -1
         self._input_queue = bytearray()
         self._input_ended = False
@@ -61,53 +77,92 @@ class Call:
         self._port.write(nonce + hello())
         return not self._lost_already
 
-    def start(self, program: Program) -> None:
-        """Run the program; its streams are the call's unless the call is quiet.
+    def start(self, prepared: Program | Conversation) -> None:
+        """Run a program, or have a socket; its streams are the call's unless the call is quiet.
 
         Raises:
             OSError: it could not be started.
         """
+        if isinstance(prepared, Program):
+            self._run(prepared)
+        elif prepared.connecting:
+            connection = prepared.connection.fileno()
+            self._loop.add(connection, WRITE, lambda _events: self._connected(prepared))
+        else:
+            self._converse(prepared)
+
+    def _run(self, program: Program) -> None:
         stream = subprocess.DEVNULL if self._quiet else subprocess.PIPE
         user = program.user if os.geteuid() == 0 else None
+        home = program.user.pw_dir
         process = subprocess.Popen(
             program.argv,
             executable=program.executable,
             stdin=stream,
             stdout=stream,
-            stderr=stream,
+            stderr=None if self._keep_stderr else stream,
             env=program.environment,
-            cwd=program.user.pw_dir if os.path.isdir(program.user.pw_dir) else "/",  # noqa: PTH112
+            cwd=home if os.path.isdir(home) else "/",  # noqa: PTH112 - on every call's path
             start_new_session=True,
             user=user.pw_uid if user else None,
             group=user.pw_gid if user else None,
             extra_groups=ACCOUNTS.groups(user) if user else None,
         )
         process.returncode = 0  # The loop reaps it, by its pidfd.
-        if process.stdin and process.stdout and process.stderr:
-            self._input = _own(process.stdin)
-            self._loop.add(self._input, HANGUP, self._input_ready)
-            for pipe, kind in (
-                (process.stdout, MessageType.DATA_STDOUT),
-                (process.stderr, MessageType.DATA_STDERR),
-            ):
-                descriptor = _own(pipe)
-                self._outputs[descriptor] = kind
-                self._loop.add(
-                    descriptor,
-                    READ if self._limit is not None else 0,
-                    partial(self._pass_on, descriptor),
-                )
         if self._quiet:
             self._status = 0
             self._loop.on_exit(process.pid, lambda _status: None)
             self._finish_if_done()
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._take_input_to(_own(process.stdin))
+        if process.stderr is not None:
+            self._take_output_of(_own(process.stderr), MessageType.DATA_STDERR)
         else:
-            self._loop.on_exit(process.pid, self._ended)
+            self._port.write(frame(MessageType.DATA_STDERR))
+        self._take_output_of(_own(process.stdout), MessageType.DATA_STDOUT)
+        self._loop.on_exit(process.pid, self._ended)
+
+    def _connected(self, conversation: Conversation) -> None:
+        """A connection was made, or could not be."""
+        connection = conversation.connection
+        self._loop.drop(connection.fileno())
+        if self._lost_already or connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            connection.close()
+            self.fail(EXIT_QREXEC_FAILED)
+        else:
+            self._converse(conversation)
+
+    def _converse(self, conversation: Conversation) -> None:
+        connection, self._status = conversation.connection, 0
+        if self._quiet:
+            with connection, suppress(OSError):
+                connection.send(conversation.opening)
+            self._finish_if_done()
+            return
+        self._config = conversation.config
+        self._port.write(frame(MessageType.DATA_STDERR))
+        self._socket = connection
+        self._input_queue[:0] = conversation.opening
+        self._take_input_to(os.dup(connection.fileno()))
+        self._take_output_of(os.dup(connection.fileno()), MessageType.DATA_STDOUT)
+        self._feed()
+
+    def _take_input_to(self, descriptor: int) -> None:
+        self._input = descriptor
+        self._loop.add(descriptor, HANGUP, self._input_ready)
+
+    def _take_output_of(self, descriptor: int, kind: MessageType) -> None:
+        self._outputs[descriptor] = kind
+        events = READ if self._limit is not None else 0
+        self._loop.add(descriptor, events, partial(self._pass_on, descriptor))
 
     def fail(self, code: int) -> None:
         """Answer that the program could not be started."""
         if not self._quiet:
-            self._port.write(frame(MessageType.DATA_STDOUT) + frame(MessageType.DATA_STDERR))
+            ends = [frame(MessageType.DATA_STDOUT), frame(MessageType.DATA_STDERR)]
+            self._port.write(b"".join(reversed(ends) if self._keep_stderr else ends))
         self._status = code
         self._finish_if_done()
 
@@ -163,7 +218,7 @@ class Call:
 
     def _input_ready(self, events: int) -> None:
         if events & HANGUP:
-            self._close_input()  # The program closed its input.
+            self._close_input()  # The program closed its input, or the service its socket.
         else:
             self._feed()
 
@@ -182,6 +237,7 @@ class Call:
         if self._input >= 0 and not self._input_queue:
             if self._input_ended:
                 self._close_input()
+                self._end_with_client()
             else:
                 self._loop.change(self._input, HANGUP)
         if len(self._input_queue) > _MAX_INPUT:
@@ -194,6 +250,12 @@ class Call:
             self._loop.drop(self._input)
             os.close(self._input)
             self._input = -1
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
+            self._socket.close()
+            self._socket = None
+            self._loop.soon(self._finish_if_done)
         self._passing = False
         self._input_queue.clear()
         self._port.resume()
@@ -206,16 +268,27 @@ class Call:
             return
         except OSError:
             data = b""
-        kind = self._outputs[descriptor]
         if data:
-            if self._port.write(HEADER.pack(kind, len(data)) + data):
+            if self._port.write(HEADER.pack(self._outputs[descriptor], len(data)) + data):
                 self._poll_outputs()
             return
-        del self._outputs[descriptor]
+        self._end_output(descriptor)
+        if self._config is not None and self._config.exit_on_service_eof:
+            self._close_input()
+        self._finish_if_done()
+
+    def _end_output(self, descriptor: int) -> None:
+        kind = self._outputs.pop(descriptor)
         self._loop.drop(descriptor)
         os.close(descriptor)
         self._port.write(frame(kind))
-        self._finish_if_done()
+
+    def _end_with_client(self) -> None:
+        """The caller ended its input: some services' calls are over by that."""
+        if self._config is not None and self._config.exit_on_client_eof:
+            for descriptor in tuple(self._outputs):
+                self._end_output(descriptor)
+            self._finish_if_done()
 
     def _poll_outputs(self) -> None:
         """Read output only while it can be passed on."""
@@ -235,6 +308,8 @@ class Call:
     def _finish_if_done(self) -> None:
         if self._status is None or self._outputs or self._finished or self._limit is None:
             return
+        if self._socket is not None:
+            return  # The caller may still have something to say to a service that does not answer.
         self._finished = True
         self._close_input()
         self._port.write(exit_code(self._status))

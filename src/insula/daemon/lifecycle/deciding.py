@@ -1,0 +1,56 @@
+"""What becomes of a call that a qube asks for: the policy's word, and a person's where it asks."""
+
+import asyncio
+from collections.abc import Callable
+
+from insula.daemon.lifecycle.policy_agent import PolicyAgent
+from insula.daemon.model.described import domains
+from insula.daemon.model.qube import Qube
+from insula.daemon.model.system import System
+from insula.protocol.policy.answer import Answer, carried_out
+from insula.protocol.policy.evaluation import Request, Verdict, choose
+from insula.protocol.policy.rules import ALLOW, ASK, DENY
+from insula.protocol.policy.system import ADMIN, SystemInfo
+
+Decide = Callable[[Request, SystemInfo], Verdict]
+
+
+class Deciding:
+    """Decides about calls. decide: what the policy as it is now says."""
+
+    def __init__(self, system: System, decide: Decide, agent: PolicyAgent) -> None:
+        self._system, self._decide, self._agent = system, decide, agent
+        self._described: SystemInfo | None = None
+
+    async def __call__(self, request: Request) -> Answer | None:
+        """How a call is to be carried out; None where it is refused."""
+        verdict = self._decide(request, self._info())
+        if verdict.outcome == ASK:
+            chosen = await self._agent.ask(verdict, request)
+            told_if_refused = verdict.notified_if_refused
+            verdict = choose(verdict, self._info(), request, chosen or "")
+            if chosen is None and not told_if_refused:
+                return None
+        if verdict.notified:
+            self._agent.tell(ALLOW if verdict.outcome == ALLOW else DENY, request, verdict)
+        return carried_out(verdict, self._info(), request)
+
+    def allows(self, service: str, argument: str, source: Qube, target: Qube | None) -> bool:
+        """Whether a call is allowed without asking anybody; no target is the admin domain."""
+        request = Request(
+            service=service,
+            argument=f"+{argument}",
+            source=source.name,
+            target=ADMIN if target is None else target.name,
+        )
+        return self._decide(request, self._info()).outcome == ALLOW
+
+    def _info(self) -> SystemInfo:
+        """The system as it is in this turn of the loop; many are asked about in one turn."""
+        if self._described is None:
+            self._described = SystemInfo.from_domains(domains(self._system))
+            asyncio.get_running_loop().call_soon(self._forget)
+        return self._described
+
+    def _forget(self) -> None:
+        self._described = None

@@ -1,0 +1,92 @@
+"""Asking the person about a call, and telling of calls (qrexec-wire.md section 11.6)."""
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from insula.daemon.lifecycle.asking import ASK_TIMEOUT, exchange
+from insula.daemon.model.described import icons
+from insula.daemon.model.system import System
+from insula.protocol.policy.evaluation import Request, Verdict
+
+SOCKET_NAME = "policy-agent.sock"
+MOST_ASKED = 4  # questions on behalf of one qube that wait for an answer
+_NOTIFY_TIMEOUT = 10.0  # seconds
+_ALLOW = "allow:"
+
+log = logging.getLogger(__name__)
+
+
+class PolicyAgent:
+    """The program in the person's session, by its socket."""
+
+    def __init__(self, system: System, run: Path) -> None:
+        self._system, self._path = system, run / SOCKET_NAME
+        self._asked: Counter[str] = Counter()
+        self._telling: set[asyncio.Task[None]] = set()
+
+    async def ask(self, verdict: Verdict, request: Request) -> str | None:
+        """Which of the targets that a verdict offers is chosen; None: the call is refused."""
+        if self._asked[request.source] >= MOST_ASKED:
+            log.warning("too many questions", extra={"qube": request.source})
+            return None
+        self._asked[request.source] += 1
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT):
+                untrusted = await exchange(self._path, question(self._system, verdict, request))
+        except (OSError, TimeoutError) as error:
+            log.warning("nobody answers", extra={"service": request.service, "why": repr(error)})
+            return None
+        finally:
+            self._asked[request.source] -= 1
+            self._asked += Counter()  # Forgets those of whom nothing is asked.
+        answer = untrusted.decode("ascii", "replace")
+        target = answer.removeprefix(_ALLOW)
+        allowed = answer.startswith(_ALLOW) and target in verdict.targets
+        return target if allowed else None
+
+    def tell(self, resolution: str, request: Request, verdict: Verdict) -> None:
+        """Tell the person what became of a call, if anybody listens."""
+        told = {
+            "resolution": resolution,
+            "source": request.source,
+            "service": request.service,
+            "argument": request.argument,
+            "target": verdict.target or verdict.requested,
+        }
+        task = asyncio.create_task(self._notify(_message("policy.Notify", told)))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _notify(self, message: bytes) -> None:
+        try:
+            async with asyncio.timeout(_NOTIFY_TIMEOUT):
+                await exchange(self._path, message)
+        except (OSError, TimeoutError) as error:
+            log.info("nobody is told", extra={"why": repr(error)})
+
+    async def close(self) -> None:
+        """Stop telling."""
+        for task in self._telling:
+            task.cancel()
+        await asyncio.gather(*self._telling, return_exceptions=True)
+
+
+def question(system: System, verdict: Verdict, request: Request) -> bytes:
+    """What the agent is asked."""
+    asked = {
+        "source": verdict.source,
+        "service": request.service,
+        "argument": request.argument,
+        "targets": list(verdict.targets),
+        "default_target": verdict.default_target or "",
+        "icons": icons(system),
+    }
+    return _message("policy.Ask", asked)
+
+
+def _message(service: str, fields: Mapping[str, object]) -> bytes:
+    return f"{service} dom0 name dom0\0".encode() + json.dumps(fields).encode()
