@@ -4,11 +4,11 @@ import os
 import socket
 from contextlib import suppress
 
-from insula.client.data_connection import DataConnection
-from insula.client.sinks import Sink
 from insula.protocol.errors import ProtocolError
 from insula.protocol.open_in_vm import NAME_SIZE, decode_name
 from insula.protocol.qrexec import hello
+from insula.qrexec.data_connection import DataConnection
+from insula.qrexec.sinks import Sink
 
 _NONCE = bytes(range(16))
 _READY = 0x1 | 0x4  # POLLIN and POLLOUT

@@ -4,11 +4,11 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from insula.client.data_connection import DataConnection
 from insula.client.errors import ServiceFailedError
 from insula.client.local_socket import LocalRequest
-from insula.client.relay import relay
-from insula.client.sinks import Sink
+from insula.qrexec.data_connection import DataConnection
+from insula.qrexec.relay import relay
+from insula.qrexec.sinks import Sink
 
 EXIT_LOST = 255
 DEFAULT_USER = "DEFAULT"

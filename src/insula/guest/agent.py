@@ -1,12 +1,15 @@
 """The agent: its session with the daemon, its qube's start, its calls."""
 
+import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from insula.guest import identity, processors, seed
 from insula.guest.parking import Parked
+from insula.guest.requests import SOCKET_PATH, Requests
 from insula.protocol import control
 from insula.protocol.command import parse_command
 from insula.protocol.control import AgentHello, AgentState, Attach, ControlType, Session, Status
@@ -27,6 +30,7 @@ from insula.qrexec.programs import NotStartedError, Searches, resolve
 CONTROL_PORT = "org.insula.control"
 DATA_PORT = "org.insula.data.{}"
 _DEFAULT_USER = "user"
+_PARAMETERS_SIZE = 8
 _REHEARSED = "DEFAULT:nogui:QUBESRPC qubes.VMExec+true dom0"
 
 
@@ -34,6 +38,8 @@ class Ports(Protocol):
     """Where ports come from."""
 
     def open(self, name: str) -> Port: ...
+
+    def open_for_another(self, name: str) -> int: ...
 
     def done(self, port: Port) -> None: ...
 
@@ -71,6 +77,10 @@ class Agent:
         self._attached: dict[tuple[int, int], Attach] = {}
         self._calls: dict[tuple[int, int], _Running] = {}
         self._searches = Searches.of_environment()
+        # The data ports that are in the hands of programs, by the keys of their calls.
+        self._handed_over: dict[tuple[int, int], int] = {}
+        path = Path(os.environ.get("INSULA_AGENT_SOCKET", SOCKET_PATH))
+        self._requests = Requests(loop, path, self._ask, self._caller_over)
         self._control = ports.open(CONTROL_PORT)
         self._control.on_data = self._take
         self._operations: dict[int, Callable[[bytes], None]] = {
@@ -83,6 +93,8 @@ class Agent:
             ControlType.SHUTDOWN: lambda _body: self._shut_down(),
             MessageType.EXEC_CMDLINE: lambda body: self._exec(body, quiet=False),
             MessageType.JUST_EXEC: lambda body: self._exec(body, quiet=True),
+            MessageType.SERVICE_CONNECT: self._take_connect,
+            MessageType.SERVICE_REFUSED: self._take_refused,
             MessageType.HELLO: lambda _body: None,
         }
 
@@ -105,9 +117,9 @@ class Agent:
         self._received.clear()
         self._control.forget_queued()
         self._in_session = True
-        sessions = tuple(
-            Session(domain, port, running.index) for (domain, port), running in self._calls.items()
-        )
+        self._requests.refuse_all()  # Who opens this session may never have heard of them.
+        indices = {key: running.index for key, running in self._calls.items()} | self._handed_over
+        sessions = tuple(Session(*key, index) for key, index in indices.items())
         self._send(
             CONTROL_PREFIX
             + nonce
@@ -208,7 +220,7 @@ class Agent:
             port = self._ports.open(DATA_PORT.format(attach.index))
         except OSError as error:
             print(f"data port {attach.index}: {error}", flush=True)
-            self._send(frame(MessageType.CONNECTION_TERMINATED, ExecParameters(*key).encode()))
+            self._terminated(key)
             return
         call = Call(self._loop, port, attach.nonce, lambda: self._over(key), quiet=quiet)
         self._calls[key] = _Running(attach.index, port, call)
@@ -224,8 +236,46 @@ class Agent:
             print(f"call: {error}", flush=True)
             call.fail(EXIT_QREXEC_FAILED)
 
+    def _ask(self, message: bytes) -> None:
+        """Pass a request on; without a session nobody would ever answer it."""
+        if self._in_session:
+            self._send(message)
+        else:
+            self._loop.soon(self._requests.refuse_all)
+
+    def _take_connect(self, body: bytes) -> None:
+        """A call that a program asked for goes over a data port, which is the program's then."""
+        parameters = ExecParameters.decode(body[:_PARAMETERS_SIZE])
+        key = (parameters.domain, parameters.port)
+        attach = self._attached.pop(key, None)
+        if attach is None:
+            raise ProtocolError("a connection without its data port")
+        try:
+            descriptor = self._ports.open_for_another(DATA_PORT.format(attach.index))
+        except OSError as error:
+            print(f"data port {attach.index}: {error}", flush=True)
+            self._requests.refused(body[_PARAMETERS_SIZE:])
+            self._terminated(key)
+            return
+        self._handed_over[key] = attach.index
+        answer = body[:_PARAMETERS_SIZE] + attach.nonce
+        taken = self._requests.accepted(body[_PARAMETERS_SIZE:], key, answer, [descriptor])
+        os.close(descriptor)
+        if not taken:
+            self._caller_over(key)
+
+    def _take_refused(self, body: bytes) -> None:
+        self._requests.refused(body)
+
+    def _caller_over(self, key: tuple[int, int]) -> None:
+        del self._handed_over[key]
+        self._terminated(key)
+
+    def _terminated(self, key: tuple[int, int]) -> None:
+        self._send(frame(MessageType.CONNECTION_TERMINATED, ExecParameters(*key).encode()))
+
     def _over(self, key: tuple[int, int]) -> None:
         found = self._calls.pop(key, None)
         if found is not None:
             self._ports.done(found.port)
-            self._send(frame(MessageType.CONNECTION_TERMINATED, ExecParameters(*key).encode()))
+            self._terminated(key)

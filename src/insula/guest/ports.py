@@ -31,6 +31,18 @@ class ListeningPort(Port):
             self.use(connection.detach())
             self._seen_open = True  # As a socket's end is, there is no doubt.
 
+    def hand_over(self) -> int:
+        """The descriptor of the connection that waits, or is there; it is another's from now on.
+
+        Raises:
+            OSError: there is none.
+        """
+        self.accept()
+        own = self.take()
+        if own < 0:
+            raise ConnectionError("nobody is connected")
+        return own
+
     def _ended(self) -> None:
         super().close()
         self.on_closed()
@@ -52,6 +64,10 @@ class VirtioPorts:
         port.use(os.open(self._paths[name], os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
         return port
 
+    def open_for_another(self, name: str) -> int:
+        """A port's descriptor, for another process to use."""
+        return os.open(self._paths[name], os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
     def done(self, port: Port) -> None:
         """End the use of a data port."""
         port.close()
@@ -69,6 +85,10 @@ class SocketPorts:
         port.accept()
         port.resume()
         return port
+
+    def open_for_another(self, name: str) -> int:
+        """The connection that waits on a port, for another process to use."""
+        return self._ports[name].hand_over()
 
     def done(self, port: Port) -> None:
         """End the connection; the port goes on listening."""

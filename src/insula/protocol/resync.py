@@ -20,13 +20,13 @@ MAX_STALE = 4 * 1024 * 1024  # bytes: all that ring, socket and driver can hold 
 
 
 class MarkerFinder:
-    """Drops bytes up to and including a marker that is known whole."""
+    """Drops bytes up to and including a marker that is known whole; an empty one is there."""
 
     def __init__(self, marker: bytes) -> None:
         self._marker = marker
         self._pending = bytearray()
         self._dropped = 0
-        self.found = False
+        self.found = not marker
 
     def feed(self, received: bytes) -> bytes:
         """Return what follows the marker; nothing while it has not come.

@@ -89,11 +89,17 @@ class Port:
 
     def close(self) -> None:
         """Close it; nothing is called back any more."""
-        if self._descriptor >= 0:
-            self._loop.drop(self._descriptor)
-            os.close(self._descriptor)
+        if (descriptor := self.take()) >= 0:
+            os.close(descriptor)
+
+    def take(self) -> int:
+        """Its descriptor, which is the caller's from now on; -1 where it has none."""
+        descriptor = self._descriptor
+        if descriptor >= 0:
+            self._loop.drop(descriptor)
             self._descriptor = -1
         self.forget_queued()
+        return descriptor
 
     def _ready(self, events: int) -> None:
         if events == READ and self._level and self._reading:

@@ -14,11 +14,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from insula.client import errors
-from insula.client.data_connection import DataConnection
 from insula.client.local_socket import LocalRequest
-from insula.client.relay import relay
-from insula.client.sinks import HARMLESS, DescriptorSink, Sink
 from insula.protocol.open_in_vm import SERVICE, encode_name
+from insula.qrexec.data_connection import DataConnection
+from insula.qrexec.relay import relay
+from insula.qrexec.sinks import HARMLESS, DescriptorSink, Sink
 from insula.tools.command import Parser, UsageError, completed, run, say, show
 
 _PROGRAM = "qvm-open-in-dvm"

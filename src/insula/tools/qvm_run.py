@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from insula.client import admin, errors
-from insula.client.data_connection import DataConnection
 from insula.client.local_socket import LocalRequest
-from insula.client.relay import relay
-from insula.client.sinks import HARMLESS, DescriptorSink, Sink
+from insula.qrexec.data_connection import DataConnection
+from insula.qrexec.relay import relay
+from insula.qrexec.sinks import HARMLESS, DescriptorSink, Sink
 from insula.tools.command import run, say, show
 from insula.tools.run_options import RunParser
 from insula.tools.run_service import RunService, program_service, shell_service

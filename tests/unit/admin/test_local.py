@@ -12,14 +12,14 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 
-from insula.client.data_connection import DataConnection
-from insula.client.relay import relay
 from insula.daemon.admin import local as serving_local
 from insula.daemon.admin.local import LocalServer
 from insula.daemon.admin.local_calls import FOR_CALLER, LocalCalls
 from insula.daemon.lifecycle.viewers import Viewers
 from insula.daemon.model.qube import PowerState, Qube
 from insula.protocol import local
+from insula.qrexec.data_connection import DataConnection
+from insula.qrexec.relay import relay
 from tests.serving import TIMEOUT, Instance, user
 
 NOT_FOUND = 127  # qrexec's exit code for a service that is not there

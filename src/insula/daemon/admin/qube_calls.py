@@ -13,7 +13,6 @@ from insula.daemon.lifecycle.routing import Routing
 from insula.daemon.lifecycle.world import World
 from insula.daemon.policy.defaults import put_in_place
 from insula.daemon.policy.store import PolicyStore
-from insula.daemon.rpc import host_services
 from insula.daemon.rpc.host_services import HostServices
 
 
@@ -27,8 +26,8 @@ def deciding(world: World, home: Path, undo: AsyncExitStack) -> Deciding:
 
 def route(decide: Deciding, api: Api, home: Path, undo: AsyncExitStack) -> None:
     """Have the calls of running qubes decided and carried out."""
-    services = (home / "qubes-rpc", link_services(api.world.run), host_services.SHIPPED)
-    host = HostServices(services, (home / "rpc-config", host_services.SHIPPED_CONFIG))
+    services = (home / "qubes-rpc", link_services(api.world.run))
+    host = HostServices(services, (home / "rpc-config",))
     undo.push_async_callback(host.close)
     passing = Passing(api.world, api.power, api.administration, api.preloading)
     carry_out = CarryingOut(api.world, api.power, passing, host)

@@ -10,12 +10,9 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import insula
 from insula.protocol.errors import ReportableError
 
 _PROGRAM = "insula.dom0.service_end"
-_DOM0 = Path(insula.__file__).parent / "dom0" / "files"
-SHIPPED, SHIPPED_CONFIG = _DOM0 / "qubes-rpc", _DOM0 / "rpc-config"
 
 
 class HostServices:

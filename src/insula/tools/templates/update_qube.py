@@ -5,8 +5,8 @@ import subprocess
 from pathlib import Path
 
 from insula.client.services import Kept, call_service
-from insula.client.sinks import HARMLESS, DescriptorSink, Sink
 from insula.protocol.errors import ProtocolError, ReportableError
+from insula.qrexec.sinks import HARMLESS, DescriptorSink, Sink
 from insula.tools.templates.records import MAX_ANSWER, PREFIX, Package, parse_answer
 from insula.tools.templates.repositories import Choice, request
 

@@ -9,9 +9,7 @@ Source of the format: qrexec-wire.md sections 2 and 7; before it each end sends 
 
 import os
 import select
-import socket
 
-from insula.client.sinks import Sink
 from insula.protocol.errors import ProtocolError
 from insula.protocol.frames import HEADER, frame, take_raw_frame
 from insula.protocol.qrexec import (
@@ -24,6 +22,7 @@ from insula.protocol.qrexec import (
     session_version,
 )
 from insula.protocol.resync import MarkerFinder
+from insula.qrexec.sinks import Sink
 
 EXIT_BROKEN_PIPE = 141  # as of a program that SIGPIPE ended
 _BUFFER = 262_144  # bytes; what a socket holds
@@ -34,6 +33,8 @@ _NOTHING = Sink()
 
 class DataConnection:
     """One call. descriptor is closed by close(), source (None: no input) stays the caller's.
+
+    nonce: with which each end opens; empty where a connection has had no other use.
 
     first: input that goes before the source's. code: the exit code, None while the call goes on.
     lost: why the call ended without one of its own.
@@ -49,8 +50,8 @@ class DataConnection:
         output: Sink = _NOTHING,
         errors: Sink = _NOTHING,
     ) -> None:
-        self._socket = socket.socket(fileno=descriptor)
-        self._socket.setblocking(False)
+        os.set_blocking(descriptor, False)
+        self._connection = descriptor
         self.code: int | None = None
         self.lost: str | None = None
         self._source = source
@@ -86,7 +87,9 @@ class DataConnection:
 
     def close(self) -> None:
         """Close the connection."""
-        self._socket.close()
+        if self._connection >= 0:
+            os.close(self._connection)
+            self._connection = -1
 
     def interests(self) -> dict[int, int]:
         """What to poll for. A descriptor that nothing is wanted of is left out: it may hang up."""
@@ -99,14 +102,14 @@ class DataConnection:
             select.POLLOUT if self._outgoing else 0
         )
         if events:
-            wanted[self._socket.fileno()] = events
+            wanted[self._connection] = events
         if self._source is not None and self.greeted and not self._outgoing:
             wanted[self._source] = select.POLLIN
         return wanted
 
     def serve(self, ready: dict[int, int]) -> None:
         """Do what can be done now, after a poll."""
-        events = ready.get(self._socket.fileno(), 0)
+        events = ready.get(self._connection, 0)
         if self._outgoing and events & (select.POLLOUT | _DONE):
             self._send()
         if self._source is not None and not self._outgoing and self._source in ready:
@@ -127,7 +130,7 @@ class DataConnection:
 
     def _send(self) -> None:
         try:
-            sent = self._socket.send(self._outgoing)
+            sent = os.write(self._connection, self._outgoing)
         except BlockingIOError:
             return
         except OSError:
@@ -159,7 +162,7 @@ class DataConnection:
             self._buffer[: len(rest)] = rest
             self._start, self._end = 0, len(rest)
         try:
-            count = self._socket.recv_into(self._buffer[self._end :])
+            count = os.readv(self._connection, [self._buffer[self._end :]])
         except BlockingIOError:
             return
         except OSError:

@@ -4,6 +4,7 @@ import os
 import select
 import socket
 import stat
+from contextlib import suppress
 
 # Every byte that a terminal may act upon becomes an underscore (qrexec-wire.md section 7.9).
 HARMLESS = bytes(
@@ -30,11 +31,15 @@ class DescriptorSink(Sink):
 
     Others share a terminal or a pipe: making it non-blocking for them, too, would break them. So a
     pipe or terminal is opened anew; where that is not allowed, it is written in pieces that a
-    pipe with room for anything takes whole. table: what each byte becomes.
+    pipe with room for anything takes whole. table: what each byte becomes. half_close: the other
+    side of a socket is to see the end, though others may have the socket, too.
     """
 
-    def __init__(self, descriptor: int, *, table: bytes | None = None) -> None:
+    def __init__(
+        self, descriptor: int, *, table: bytes | None = None, half_close: bool = False
+    ) -> None:
         self._table = table
+        self._half_close = half_close
         self._socket: socket.socket | None = None
         self._poll: select.poll | None = None
         self.descriptor = os.dup(descriptor)
@@ -81,6 +86,9 @@ class DescriptorSink(Sink):
         if self.descriptor < 0:
             return
         if self._socket is not None:
+            if self._half_close:
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_WR)
             self._socket.detach()
             self._socket = None
         os.close(self.descriptor)

@@ -11,9 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insula.client.data_connection import EXIT_BROKEN_PIPE, DataConnection
-from insula.client.relay import relay
-from insula.client.sinks import DescriptorSink, Sink
 from insula.protocol.frames import HEADER, frame
 from insula.protocol.qrexec import (
     EXIT_LOST,
@@ -24,6 +21,9 @@ from insula.protocol.qrexec import (
     hello,
 )
 from insula.protocol.resync import MAX_STALE
+from insula.qrexec.data_connection import EXIT_BROKEN_PIPE, DataConnection
+from insula.qrexec.relay import relay
+from insula.qrexec.sinks import DescriptorSink, Sink
 
 NONCE = bytes(range(16))
 OUT, ERR, IN = MessageType.DATA_STDOUT, MessageType.DATA_STDERR, MessageType.DATA_STDIN

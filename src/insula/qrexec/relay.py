@@ -4,7 +4,7 @@ import select
 import time
 from collections.abc import Sequence
 
-from insula.client.data_connection import DataConnection
+from insula.qrexec.data_connection import DataConnection
 
 HANDSHAKE_TIMEOUT = 120.0  # seconds; a qube's agent may wait for its session before it connects
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from insula.client.sinks import HARMLESS, DescriptorSink, Sink
+from insula.qrexec.sinks import HARMLESS, DescriptorSink, Sink
 
 MUCH = memoryview(bytes(1_000_000))
 

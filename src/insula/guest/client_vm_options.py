@@ -1,0 +1,134 @@
+"""What qrexec-client-vm is told: options up to the first word that is none."""
+
+import getopt
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from insula.protocol.qrexec import MAX_SERVICE
+
+_LONGEST_NAME = 63
+_LARGEST_BUFFER = 2**31 - 1
+_SHORT = "+tTa:p:s:h"
+_LONG = [
+    "buffer-size=",
+    "filter-escape-chars-stdout",
+    "filter-escape-chars-stderr",
+    "no-filter-escape-chars-stdout",
+    "no-filter-escape-chars-stderr",
+    "agent-socket=",
+    "prefix-data=",
+    "source-qube=",
+    "use-stdin-socket",
+    "help",
+]
+
+
+class UsageError(Exception):
+    """The words are none that the command takes."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Options:
+    """filter_stdout, filter_stderr: whether what could act on a terminal is taken out."""
+
+    target: str
+    service: str
+    program: Sequence[str]
+    source: str
+    agent_socket: str | None
+    prefix_data: bytes
+    filter_stdout: bool
+    filter_stderr: bool
+    use_stdin_socket: bool
+
+
+def usage() -> str:
+    """What the command takes."""
+    return (
+        "usage: qrexec-client-vm [options] TARGET SERVICE[+ARGUMENT] [PROGRAM [ARGUMENTS]]\n\n"
+        "Calls a service of another qube, as the policy of dom0 allows. TARGET is a qube's name,\n"
+        "@default, @dispvm, @dispvm:TEMPLATE or @adminvm. PROGRAM is connected with the service;\n"
+        "without one, standard input and output are.\n\n"
+        "  --buffer-size=BYTES      size of the buffer; 0 for the usual one\n"
+        "  -t, --filter-escape-chars-stdout, --no-filter-escape-chars-stdout\n"
+        "                           replace what could act on a terminal in the output\n"
+        "  -T, --filter-escape-chars-stderr, --no-filter-escape-chars-stderr\n"
+        "                           the same in error messages\n"
+        "  -a, --agent-socket=PATH  socket of the agent\n"
+        "  -p, --prefix-data=TEXT   send TEXT before anything else\n"
+        "  -s, --source-qube=NAME   qube of another system on whose behalf to call\n"
+        "      --use-stdin-socket   standard input is a socket, for both directions\n"
+        "  -h, --help               this text"
+    )
+
+
+def parse(words: Sequence[str]) -> Options | None:
+    """Read the words; None where help is asked for.
+
+    Raises:
+        UsageError: they are not as they should be.
+    """
+    try:
+        given, rest = getopt.gnu_getopt(list(words), _SHORT, _LONG)
+    except getopt.GetoptError as error:
+        raise UsageError(str(error)) from None
+    names = [name for name, _ in given]
+    if "-h" in names or "--help" in names:
+        return None
+    values = dict(given)
+    _check_buffer(values.get("--buffer-size", "0"))
+    if len(rest) < 2:
+        raise UsageError("a target and a service are needed")
+    stdin_socket = "--use-stdin-socket" in names
+    if stdin_socket and len(rest) > 2:
+        raise UsageError("--use-stdin-socket does not go with a program")
+    service = rest[1]
+    if not service or len(os.fsencode(service)) >= MAX_SERVICE or not service.isascii():
+        raise UsageError("a service has a name of ASCII characters")
+    return Options(
+        target=_name(rest[0]),
+        service=service,
+        program=rest[2:],
+        source=_name(_once(given, "-s", "--source-qube") or ""),
+        agent_socket=values.get("--agent-socket", values.get("-a")),
+        prefix_data=os.fsencode(_once(given, "-p", "--prefix-data") or ""),
+        filter_stdout=_filtered(given, "-t", "stdout", os.isatty(1) and len(rest) == 2),
+        filter_stderr=_filtered(given, "-T", "stderr", os.isatty(2)),
+        use_stdin_socket=stdin_socket,
+    )
+
+
+def _name(text: str) -> str:
+    """A qube's name or a keyword, as it is sent."""
+    if not text.isascii():
+        raise UsageError(f"{text!r} is no qube's name")
+    return text.replace("$", "@")[:_LONGEST_NAME]
+
+
+def _once(given: Sequence[tuple[str, str]], *names: str) -> str | None:
+    found = [value for name, value in given if name in names]
+    if len(found) > 1:
+        raise UsageError(f"{names[-1]} is taken once")
+    return found[0] if found else None
+
+
+def _filtered(given: Sequence[tuple[str, str]], short: str, stream: str, otherwise: bool) -> bool:
+    on = (short, f"--filter-escape-chars-{stream}")
+    for name, _ in reversed(given):
+        if name in on:
+            return True
+        if name == f"--no-filter-escape-chars-{stream}":
+            return False
+    return otherwise
+
+
+def _check_buffer(text: str) -> None:
+    """C's integers: decimal, 0x, or octal by a leading 0."""
+    base = 16 if text[:2] in ("0x", "0X") else 8 if text.startswith("0") else 10
+    try:
+        size = int(text, base)
+    except ValueError:
+        raise UsageError(f"{text!r} is no size of a buffer") from None
+    if not 0 <= size <= _LARGEST_BUFFER:
+        raise UsageError(f"a buffer of {size} bytes cannot be")
