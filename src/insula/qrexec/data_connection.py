@@ -9,6 +9,8 @@ Source of the format: qrexec-wire.md sections 2 and 7; before it each end sends 
 
 import os
 import select
+import stat
+import time
 
 from insula.protocol.errors import ProtocolError
 from insula.protocol.frames import HEADER, frame, take_raw_frame
@@ -26,6 +28,7 @@ from insula.qrexec.sinks import Sink
 
 EXIT_BROKEN_PIPE = 141  # as of a program that SIGPIPE ended
 _BUFFER = 262_144  # bytes; what a socket holds
+_OPENING, _OPENING_POLL = 2.0, 0.005  # seconds
 _EXIT_BODY = _HELLO_BODY = 4
 _DONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 _NOTHING = Sink()
@@ -52,6 +55,9 @@ class DataConnection:
     ) -> None:
         os.set_blocking(descriptor, False)
         self._connection = descriptor
+        # A qube's kernel may learn that the other side of a port is open after we were told.
+        is_port = stat.S_ISCHR(os.fstat(descriptor).st_mode)
+        self._open_by = time.monotonic() + _OPENING if is_port else 0.0
         self.code: int | None = None
         self.lost: str | None = None
         self._source = source
@@ -168,8 +174,12 @@ class DataConnection:
         except OSError:
             count = 0
         if not count:
+            if time.monotonic() < self._open_by:
+                time.sleep(_OPENING_POLL)
+                return
             self.give_up("the connection ended before the command did")
             return
+        self._open_by = 0.0
         self._end += count
         if not self.greeted:
             self._greet()
