@@ -13,7 +13,7 @@ from insula.protocol.errors import ProtocolError
 from insula.protocol.qrexec import EXIT_QREXEC_FAILED
 from insula.qrexec.call import Call
 from insula.qrexec.loop import Loop
-from insula.qrexec.port import Port
+from insula.qrexec.port import SocketPort
 from insula.qrexec.programs import NotStartedError, Searches, resolve_directly
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     """Serve one call."""
     connection, nonce, descriptor = int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3]
     loop = Loop()
-    port = Port(loop)
+    port = SocketPort(loop)
 
     def over() -> None:
         loop.running = False

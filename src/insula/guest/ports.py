@@ -6,10 +6,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from insula.qrexec.loop import READ, Loop
-from insula.qrexec.port import Port
+from insula.qrexec.port import Port, SocketPort
 
 
-class ListeningPort(Port):
+class ListeningPort(SocketPort):
     """A port that is a listening socket's newest connection."""
 
     def __init__(self, loop: Loop, path: Path) -> None:
@@ -29,7 +29,6 @@ class ListeningPort(Port):
             connection.setblocking(False)
             self.close()
             self.use(connection.detach())
-            self._seen_open = True  # As a socket's end is, there is no doubt.
 
     def hand_over(self) -> int:
         """The descriptor of the connection that waits, or is there; it is another's from now on.
@@ -42,10 +41,6 @@ class ListeningPort(Port):
         if own < 0:
             raise ConnectionError("nobody is connected")
         return own
-
-    def _ended(self) -> None:
-        super().close()
-        self.on_closed()
 
 
 class VirtioPorts:

@@ -40,7 +40,7 @@ class Requests:
         self,
         loop: Loop,
         path: Path,
-        send: Callable[[bytes], None],
+        send: Callable[[bytes], object],
         on_over: Callable[[tuple[int, int]], None],
     ) -> None:
         self._loop, self._send, self._on_over = loop, send, on_over

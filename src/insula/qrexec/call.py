@@ -31,6 +31,7 @@ from insula.qrexec.programs import Program
 
 _STDIN = int(MessageType.DATA_STDIN)  # looked up once: this is asked for each message
 _AT_ONCE = 4096  # bytes that a pipe takes whole or not at all
+_SENDING_POLL = 0.005  # seconds
 _MAX_INPUT = 262_144  # bytes for a program that does not read, after which the caller waits
 
 
@@ -46,9 +47,15 @@ class Call:
         *,
         quiet: bool = False,
         keep_stderr: bool = False,
+        sockets: bool = False,
+        closes: bool = False,
     ) -> None:
-        """quiet: only whether it starts is told. keep_stderr: what the program writes to standard
-        error is ours, not the caller's."""
+        """Serve a call.
+
+        quiet: only whether it starts is told. keep_stderr: what the program writes to standard
+        error is ours, not the caller's. sockets: its input and output are sockets, not pipes.
+        closes: the connection is closed once all is said, else when the other side does.
+        """
         self._loop = loop
         self._port = port
         self._finder = MarkerFinder(nonce)
@@ -59,8 +66,12 @@ class Call:
         self._on_over = on_over
         self._quiet = quiet
         self._keep_stderr = keep_stderr
+        self._sockets = sockets
+        self._closes = closes
         self._socket: socket.socket | None = None  # of a service that is one, while it takes input
         self._config: ServiceConfig | None = None  # of that
+        self._connecting = False
+        self._one_socket = False
         self._input = -1
         self._input_queue = bytearray()
         self._input_ended = False
@@ -68,9 +79,15 @@ class Call:
         self._status: int | None = None
         self._finished = False
         self._lost_already = False
+        self._told = False
         port.on_data = self._take
         port.on_closed = self._lost
         port.on_drained = self._drained
+
+    @property
+    def finished_well(self) -> bool:
+        """Whether the caller was told how the program ended."""
+        return self._told
 
     def greet(self, nonce: bytes) -> bool:
         """Open the connection from this side; False when it is over already."""
@@ -86,47 +103,54 @@ class Call:
         if isinstance(prepared, Program):
             self._run(prepared)
         elif prepared.connecting:
+            self._connecting = True
             connection = prepared.connection.fileno()
             self._loop.add(connection, WRITE, lambda _events: self._connected(prepared))
         else:
             self._converse(prepared)
 
     def _run(self, program: Program) -> None:
-        stream = subprocess.DEVNULL if self._quiet else subprocess.PIPE
-        user = program.user if os.geteuid() == 0 else None
-        home = program.user.pw_dir
-        process = subprocess.Popen(
-            program.argv,
-            executable=program.executable,
-            stdin=stream,
-            stdout=stream,
-            stderr=None if self._keep_stderr else stream,
-            env=program.environment,
-            cwd=home if os.path.isdir(home) else "/",  # noqa: PTH112 - on every call's path
-            start_new_session=True,
-            user=user.pw_uid if user else None,
-            group=user.pw_gid if user else None,
-            extra_groups=ACCOUNTS.groups(user) if user else None,
-        )
-        process.returncode = 0  # The loop reaps it, by its pidfd.
         if self._quiet:
+            process = _spawn(program, subprocess.DEVNULL, subprocess.DEVNULL, subprocess.DEVNULL)
             self._status = 0
             self._loop.on_exit(process.pid, lambda _status: None)
             self._finish_if_done()
             return
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._take_input_to(_own(process.stdin))
+        errors = None if self._keep_stderr else subprocess.PIPE
+        if self._sockets:
+            process, own_input, own_output = _spawn_with_sockets(program, errors)
+        else:
+            process = _spawn(program, subprocess.PIPE, subprocess.PIPE, errors)
+            assert process.stdin is not None
+            assert process.stdout is not None
+            own_input, own_output = _own(process.stdin), _own(process.stdout)
+        self._take_input_to(own_input)
         if process.stderr is not None:
             self._take_output_of(_own(process.stderr), MessageType.DATA_STDERR)
         else:
             self._port.write(frame(MessageType.DATA_STDERR))
-        self._take_output_of(_own(process.stdout), MessageType.DATA_STDOUT)
+        self._take_output_of(own_output, MessageType.DATA_STDOUT)
+        if self._one_socket:
+            self.use_one_socket()
         self._loop.on_exit(process.pid, self._ended)
+
+    def use_one_socket(self) -> None:
+        """Take the program's output from where its input goes (qrexec-wire.md section 7.8)."""
+        self._one_socket = True
+        if self._input < 0 or not self._outputs or self._socket is not None:
+            return  # Too late, or so early that it is done once both are there.
+        for descriptor, kind in tuple(self._outputs.items()):
+            if kind is MessageType.DATA_STDOUT:
+                del self._outputs[descriptor]
+                self._loop.drop(descriptor)
+                os.close(descriptor)
+        self._socket = socket.socket(fileno=os.dup(self._input))
+        self._take_output_of(os.dup(self._input), MessageType.DATA_STDOUT)
 
     def _connected(self, conversation: Conversation) -> None:
         """A connection was made, or could not be."""
         connection = conversation.connection
+        self._connecting = False
         self._loop.drop(connection.fileno())
         if self._lost_already or connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             connection.close()
@@ -208,7 +232,9 @@ class Call:
         self._finish_if_done()
 
     def _take_message(self, kind: MessageType, body: bytes) -> None:
-        if kind not in (MessageType.DATA_STDIN, MessageType.DATA_STDOUT) or self._input < 0:
+        if kind not in (MessageType.DATA_STDIN, MessageType.DATA_STDOUT):
+            return
+        if self._input < 0 and not self._connecting:
             return
         if body:
             self._input_queue += body
@@ -310,9 +336,17 @@ class Call:
             return
         if self._socket is not None:
             return  # The caller may still have something to say to a service that does not answer.
-        self._finished = True
+        self._finished = self._told = True
         self._close_input()
         self._port.write(exit_code(self._status))
+        if self._closes:
+            self._close_when_sent()
+
+    def _close_when_sent(self) -> None:
+        if self._port.empty:
+            self._lost()
+        else:
+            self._loop.after(_SENDING_POLL, self._close_when_sent)
 
     def _lost(self) -> None:
         """The other side is gone: after the exit code that is how a call ends."""
@@ -327,6 +361,41 @@ class Call:
         self._outputs.clear()
         self._finished = True
         self._on_over()
+
+
+def _spawn(
+    program: Program, source: int, output: int, errors: int | None
+) -> "subprocess.Popen[bytes]":
+    user = program.user if os.geteuid() == 0 else None
+    home = program.user.pw_dir
+    process = subprocess.Popen(
+        program.argv,
+        executable=program.executable,
+        stdin=source,
+        stdout=output,
+        stderr=errors,
+        env=program.environment,
+        cwd=home if os.path.isdir(home) else "/",  # noqa: PTH112 - on every call's path
+        start_new_session=True,
+        user=user.pw_uid if user else None,
+        group=user.pw_gid if user else None,
+        extra_groups=ACCOUNTS.groups(user) if user else None,
+    )
+    process.returncode = 0  # The loop reaps it, by its pidfd.
+    return process
+
+
+def _spawn_with_sockets(
+    program: Program, errors: int | None
+) -> "tuple[subprocess.Popen[bytes], int, int]":
+    """The process, and our ends of its input and its output."""
+    own_input, its_input = socket.socketpair()
+    own_output, its_output = socket.socketpair()
+    with its_input, its_output:
+        process = _spawn(program, its_input.fileno(), its_output.fileno(), errors)
+    own_input.setblocking(False)
+    own_output.setblocking(False)
+    return process, own_input.detach(), own_output.detach()
 
 
 def _own(pipe: IO[bytes]) -> int:

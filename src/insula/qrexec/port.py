@@ -191,3 +191,16 @@ class Port:
             self._arrange(level=True)
         if was_full and not self.full:
             self.on_drained()
+
+
+class SocketPort(Port):
+    """A port that is a connected socket: it is open until it ends, and then is closed."""
+
+    def use(self, descriptor: int) -> None:
+        """Serve a non-blocking descriptor."""
+        super().use(descriptor)
+        self._seen_open = True  # Of a socket's end there is no doubt.
+
+    def _ended(self) -> None:
+        super().close()
+        self.on_closed()

@@ -1,8 +1,12 @@
-"""The console scripts of this package: for their man pages and completion."""
+"""The commands for people, of the console scripts: for their man pages and completion.
+
+Programs that other rooms have are not among them: they say what they take by --help.
+"""
 
 from collections.abc import Callable
 from importlib import import_module
 
+_ROOM = "insula.tools."
 Main = Callable[[list[str]], int]
 
 
@@ -11,7 +15,8 @@ def console_scripts() -> dict[str, str]:
     from importlib.metadata import distribution  # noqa: PLC0415 - completion is not to wait for it
 
     found = distribution("insula").entry_points.select(group="console_scripts")
-    return {script.name: script.value for script in sorted(found, key=lambda one: one.name)}
+    ours = (script for script in found if script.value.startswith(_ROOM))
+    return {script.name: script.value for script in sorted(ours, key=lambda one: one.name)}
 
 
 def load(target: str) -> Main:

@@ -20,9 +20,11 @@ from insula.daemon.model.qube import PowerState, Qube
 from insula.protocol.errors import ReportableError
 from insula.protocol.qrexec import MessageType
 
-# One at a time; it ends with the shell, and the next console begins another.
+# One at a time; it ends with the shell, and the next console begins another. An agent that is a
+# process of the host is not to touch the host's serial line.
 _SHELL = (
-    "root:nogui:exec flock --nonblock --no-fork /run/insula-console.lock "
+    "root:nogui:test -e /dev/virtio-ports/org.insula.control || exit; "
+    "exec flock --nonblock --no-fork /run/insula-console.lock "
     "/sbin/agetty --autologin root --keep-baud 115200 ttyS0 linux"
 )
 _CHUNK = 4096  # bytes
