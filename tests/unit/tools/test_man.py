@@ -14,7 +14,9 @@ from insula.tools.command import Parser, parser_of, sub_commands
 from insula.tools.scripts import load
 
 _PROJECT = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-SCRIPTS: dict[str, str] = _PROJECT["scripts"]
+SCRIPTS: dict[str, str] = {
+    name: value for name, value in _PROJECT["scripts"].items() if value.startswith("insula.tools.")
+}
 
 
 def plain(page: str) -> str:
