@@ -1,8 +1,9 @@
 """The agent volume: this package's own guest side as a small read-only disk.
 
-It is mounted at /usr/lib/insula in every qube and holds `insula/` (the rooms protocol, qrexec and
-guest) and whatever lies in `guest/files/` (`qubes-rpc/`, `rpc-config/`, ...) at its top. Modules
-are compiled in advance and never checked against their sources: the volume cannot change.
+It is mounted at /usr/lib/insula in every qube and holds `insula/` (the rooms protocol, qrexec,
+filecopy and guest) and whatever lies in `guest/files/` (`qubes-rpc/`, `rpc-config/`, ...) at its
+top. Modules are compiled in advance and never checked against their sources: the volume cannot
+change.
 """
 
 import os
@@ -52,7 +53,7 @@ def _volume_files(package_root: Path) -> list[TreeFile]:
     """What belongs on the volume."""
     extra = read_tree(package_root / "guest" / "files")
     files = [TreeFile("insula/__init__.py", (package_root / "__init__.py").read_bytes())]
-    for room in ("protocol", "qrexec", "guest"):
+    for room in ("protocol", "qrexec", "filecopy", "guest"):
         for file in read_tree(package_root / room, "*.py"):
             if not file.path.startswith("files/"):
                 files.append(TreeFile(f"insula/{room}/{file.path}", file.content))
