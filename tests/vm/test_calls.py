@@ -1,6 +1,7 @@
 """Calls from one running qube to another: real agents, real ports, the instance's policy."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,60 @@ def test_a_disposable_serves_one_call(instance: Instance) -> None:
     finally:
         instance.say("qvm-prefs", "--default", "caller", "default_dispvm")
         instance.remove("mould")
+
+
+def test_files_are_copied_and_moved(instance: Instance, policy: Path) -> None:
+    policy.write_text("qubes.Filecopy * caller callee allow\n")
+    made = (
+        "mkdir -p tree/below && head -c 3000000 /dev/urandom > tree/big && "
+        "printf '#!/bin/sh\\n' > tree/below/run && chmod 700 tree/below/run && "
+        "ln -s run tree/below/link && echo x > moved && sha256sum < tree/big && "
+        "qvm-copy-to-vm callee tree && qvm-move-to-vm callee moved && ls"
+    )
+    digest, *left = instance.say("qvm-run", "-p", "caller", made).splitlines()
+    assert "moved" not in left
+    there = (
+        "cd QubesIncoming/caller && sha256sum < tree/big && cat moved && "
+        "stat -c %a tree/below/run && readlink tree/below/link"
+    )
+    said = instance.say("qvm-run", "-p", "callee", there)
+    assert said.splitlines() == [digest, "x", "700", "run"]
+    again = "qvm-copy-to-vm callee tree 2>&1; echo $?"
+    said = instance.say("qvm-run", "-p", "caller", again)
+    assert "already exists in the incoming directory" in said
+    assert "\n1\n" in said
+
+
+def test_a_command_is_run_in_another_qube(instance: Instance, policy: Path) -> None:
+    policy.write_text("qubes.VMShell * caller callee allow\n")
+    run = 'qvm-run-vm --no-gui callee "echo it\\\'s \\$(hostname)" < /dev/null'
+    assert instance.say("qvm-run", "-p", "caller", run) == "it's callee\n"
+
+
+def test_a_port_leads_to_a_port_of_another_qube(instance: Instance, policy: Path) -> None:
+    policy.write_text("qubes.ConnectTCP +7777 caller callee allow\n")
+    serve = (
+        "python3 -c \"import socket; s = socket.create_server(('127.0.0.1', 7777)); "
+        "print('up', flush=True); c = s.accept()[0]; c.sendall(c.recv(9).upper())\""
+    )
+    with instance.running("qvm-run", "-p", "callee", serve) as serving:
+        assert serving.stdout is not None
+        assert serving.stdout.readline() == b"up\n"
+        ask = (
+            "qvm-connect-tcp 8888:callee:7777 > /dev/null 2>&1 < /dev/null && "
+            "python3 -c \"import socket; c = socket.create_connection(('127.0.0.1', 8888)); "
+            "c.sendall(b'hello'); print(c.recv(9).decode())\""
+        )
+        assert instance.say("qvm-run", "-p", "caller", ask) == "HELLO\n"
+
+
+def test_the_clock_is_set_by_dom0s(instance: Instance) -> None:
+    wrong = "date -s 2030-01-01 > /dev/null && qvm-sync-clock && date +%Y"
+    year = instance.say("qvm-run", "-p", "-u", "root", "caller", wrong)
+    assert year.strip() == str(datetime.now(UTC).year)
+
+
+def test_applications_are_listed_and_started(instance: Instance) -> None:
+    said = instance.say("qvm-run", "-p", "--service", "callee", "qubes.GetAppmenus")
+    assert "mousepad" in said
+    assert "Exec=qubes-desktop-run " in said

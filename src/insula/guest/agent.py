@@ -10,6 +10,7 @@ from typing import Protocol
 from insula.guest import identity, processors, seed
 from insula.guest.parking import Parked
 from insula.guest.requests import SOCKET_PATH, Requests
+from insula.guest.session import SessionGate
 from insula.protocol import control
 from insula.protocol.command import parse_command
 from insula.protocol.control import AgentHello, AgentState, Attach, ControlType, Session, Status
@@ -23,9 +24,10 @@ from insula.protocol.qrexec import (
 )
 from insula.protocol.resync import CONTROL_PREFIX, PrefixScanner
 from insula.qrexec.call import Call
+from insula.qrexec.conversation import Conversation
 from insula.qrexec.loop import Loop
 from insula.qrexec.port import Port
-from insula.qrexec.programs import NotStartedError, Searches, resolve
+from insula.qrexec.programs import NotStartedError, Program, Searches, resolve
 
 CONTROL_PORT = "org.insula.control"
 DATA_PORT = "org.insula.data.{}"
@@ -77,6 +79,7 @@ class Agent:
         self._attached: dict[tuple[int, int], Attach] = {}
         self._calls: dict[tuple[int, int], _Running] = {}
         self._searches = Searches.of_environment()
+        self._sessions = SessionGate(loop, self._searches)
         # The data ports that are in the hands of programs, by the keys of their calls.
         self._handed_over: dict[tuple[int, int], int] = {}
         path = Path(os.environ.get("INSULA_AGENT_SOCKET", SOCKET_PATH))
@@ -229,10 +232,22 @@ class Agent:
         try:
             command = parse_command(parameters.text or "")
             default_user = self._qubesdb.get("/default-user", _DEFAULT_USER)
-            call.start(resolve(command, default_user, self._searches, login=self._system))
+            prepared = resolve(command, default_user, self._searches, login=self._system)
+            if isinstance(prepared, Program) and prepared.after_session and command.service:
+                user, source = prepared.user.pw_name, command.service.source
+                self._sessions.wait(user, source, lambda: self._start(call, prepared))
+            else:
+                self._start(call, prepared)
         except NotStartedError as error:
             call.fail(error.code)
         except (ProtocolError, OSError, ValueError) as error:
+            print(f"call: {error}", flush=True)
+            call.fail(EXIT_QREXEC_FAILED)
+
+    def _start(self, call: Call, prepared: Program | Conversation) -> None:
+        try:
+            call.start(prepared)
+        except (OSError, ValueError) as error:
             print(f"call: {error}", flush=True)
             call.fail(EXIT_QREXEC_FAILED)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 _DEFAULTS = "[Default Applications]"
 _ADDED = "[Added Associations]"
-_ENTRY = "[Desktop Entry]"
+ENTRY_GROUP = "[Desktop Entry]"
 _FILE_CODES = ("%f", "%F", "%u", "%U")
 
 
@@ -40,7 +40,7 @@ def group_of(text: str, group: str) -> dict[str, str]:
 
 def command_of(entry: str, path: str) -> list[str] | None:
     """The words that open path with a desktop entry; None when it cannot open files."""
-    fields = group_of(entry, _ENTRY)
+    fields = group_of(entry, ENTRY_GROUP)
     try:
         words = shlex.split(fields.get("Exec", ""))
     except ValueError:
@@ -58,7 +58,7 @@ def command_of(entry: str, path: str) -> list[str] | None:
 
 def handles(entry: str, mime_type: str) -> bool:
     """Whether a desktop entry says that it opens a type."""
-    return mime_type in group_of(entry, _ENTRY).get("MimeType", "").split(";")
+    return mime_type in group_of(entry, ENTRY_GROUP).get("MimeType", "").split(";")
 
 
 def broader(mime_type: str) -> list[str]:
@@ -88,10 +88,11 @@ def _mimeapps_folders() -> list[Path]:
     home = Path.home()
     config = [os.environ.get("XDG_CONFIG_HOME") or home / ".config"]
     config += (os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
-    return [*map(Path, config), *(folder / "applications" for folder in _data_folders())]
+    return [*map(Path, config), *(folder / "applications" for folder in data_folders())]
 
 
-def _data_folders() -> list[Path]:
+def data_folders() -> list[Path]:
+    """Where desktop entries may lie, the user's own folder first."""
     own = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     shared = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
     return [Path(own), *map(Path, shared.split(":"))]
@@ -99,7 +100,7 @@ def _data_folders() -> list[Path]:
 
 def _entry(name: str) -> str:
     """A desktop entry by its id; dashes of an id may stand for directories."""
-    for folder in _data_folders():
+    for folder in data_folders():
         applications = folder / "applications"
         for candidate in (name, name.replace("-", "/", 1)):
             if ".." not in candidate and (text := _read(applications / candidate)):
@@ -108,7 +109,7 @@ def _entry(name: str) -> str:
 
 
 def _all_entries() -> Iterator[str]:
-    for folder in _data_folders():
+    for folder in data_folders():
         yield from map(_read, sorted(folder.glob("applications/**/*.desktop")))
 
 

@@ -100,6 +100,8 @@ class Call:
         Raises:
             OSError: it could not be started.
         """
+        if self._lost_already:
+            return  # While something was waited for.
         if isinstance(prepared, Program):
             self._run(prepared)
         elif prepared.connecting:

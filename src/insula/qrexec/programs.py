@@ -2,7 +2,7 @@
 
 import os
 import pwd
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from insula.protocol.command import Command, ServiceCall, decode_vmexec
@@ -23,7 +23,6 @@ from insula.qrexec.services import (
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _EXEC_SERVICES = ("qubes.VMExec", "qubes.VMExecGUI", "qubes.VMRootExec")
-_ROOT_SERVICES = ("qubes.VMRootShell", "qubes.VMRootExec")
 _WORDS = (2, 4)
 _OURS = "QREXEC"
 _DISPLAY_SOCKET = "/tmp/.X11-unix/X0"
@@ -39,12 +38,16 @@ class NotStartedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to run: argv and the file behind it, as whom, with which environment."""
+    """What to run: argv and the file behind it, as whom, with which environment.
+
+    after_session: only once the user's session is up.
+    """
 
     argv: list[bytes]
     executable: bytes
     user: pwd.struct_passwd
     environment: dict[str, str]
+    after_session: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +84,14 @@ def resolve(
     found, config = look_up(service, searches)
     if found.kind != "program":
         return _conversation(service, found, config)
-    if service.name in _ROOT_SERVICES:
-        name = "root"
     user = _user(config.force_user or name)
+    after_session = config.wait_for_session and not command.nogui
     environment = _environment(user) | _service_environment(service)
     if service.name in _EXEC_SERVICES and found.path.startswith(AGENT_VOLUME):
-        return _exec_directly(service, user, environment)
+        program = _exec_directly(service, user, environment)
+        return replace(program, after_session=after_session)
     words = [_called("/bin/sh", login=login), b"-c", b'exec "$0" "$@"', *_words(service, found)]
-    return Program(words, b"/bin/sh", user, environment)
+    return Program(words, b"/bin/sh", user, environment, after_session)
 
 
 def resolve_directly(

@@ -12,7 +12,7 @@ mkdir -p /rw /mnt/removable /usr/lib/insula /var/lib/qubes \
     /etc/qubes-bind-dirs.d /usr/lib/qubes-bind-dirs.d
 cp --archive /usr/local /usr/local.orig
 # Commands of the agent volume, where people and programs look for them.
-for command in qrexec-client-vm qrexec-fork-server qubes-desktop-run qubes-open qvm-connect-tcp \
+for command in qfile-agent qfile-unpacker qrexec-client-vm qrexec-fork-server qubes-desktop-run qubes-open qvm-connect-tcp \
     qvm-convert-img qvm-convert-pdf qvm-copy qvm-copy-to-vm qvm-features-request qvm-move \
     qvm-move-to-vm qvm-open-in-dvm qvm-open-in-vm qvm-run-vm qvm-sync-clock qvm-actions.sh \
     qubesdb-cmd qubesdb-list qubesdb-multiread qubesdb-read qubesdb-rm qubesdb-watch \
@@ -20,6 +20,7 @@ for command in qrexec-client-vm qrexec-fork-server qubes-desktop-run qubes-open 
     ln -s "/usr/lib/insula/bin/$command" "/usr/bin/$command"
 done
 ln -s /usr/lib/insula/lib /usr/lib/qubes
+ln -s /dev/tcp/127.0.0.1 /etc/qubes-rpc/qubes.ConnectTCP
 cat /usr/share/insula/xterm.resources >> /etc/X11/app-defaults/XTerm
 
 systemctl set-default multi-user.target

@@ -1,0 +1,1 @@
+"""Commands that people and programs of a qube have."""

@@ -1,0 +1,66 @@
+"""qvm-sync-clock, and the service qubes.SetDateTime: a time from another qube (in-qube.md 5)."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from insula.guest.commands.calling import call_words
+
+_SERVICE = "qubes.GetDate+nanoseconds"
+_TIME = re.compile(rb"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:,(\d{9}))?\+00:00\n", re.ASCII)
+_LONGEST = 36  # bytes
+_EARLIEST = datetime(2022, 7, 10, 17, 8, 31, tzinfo=UTC)
+_TIMEOUT = 60.0  # seconds
+_CLOSE = 2  # seconds off that a clock may be and is left alone
+
+
+def parse_time(untrusted: bytes) -> int:
+    """Nanoseconds since the epoch.
+
+    Raises:
+        ValueError: it is no time, or one that has been.
+    """
+    found = _TIME.fullmatch(untrusted)
+    if found is None or len(untrusted) > _LONGEST:
+        raise ValueError(f"not a time: {untrusted[:_LONGEST]!r}")
+    moment = datetime.fromisoformat(found[1].decode()).replace(tzinfo=UTC)
+    if moment <= _EARLIEST:
+        raise ValueError(f"{moment} has been")
+    return int(moment.timestamp()) * 10**9 + int(found[2] or 0)
+
+
+def sync(words: Sequence[str] | None = None) -> int:
+    """Ask dom0, or whom the policy names, for the time, and set the clock to it."""
+    if sys.argv[1:] if words is None else words:
+        print("usage: qvm-sync-clock", file=sys.stderr)
+        return 1
+    done = subprocess.run(
+        call_words("@default", _SERVICE), stdout=subprocess.PIPE, timeout=_TIMEOUT, check=False
+    )
+    if done.returncode:
+        print("qvm-sync-clock: the time is not to be had", file=sys.stderr)
+        return 1
+    return _apply("qvm-sync-clock", done.stdout)
+
+
+def set_date_time() -> int:
+    """The service: a line on standard input."""
+    untrusted = sys.stdin.buffer.readline(_LONGEST + 1)
+    try:
+        off = abs(parse_time(untrusted) - time.time_ns()) / 1e9
+    except ValueError as error:
+        print(f"qubes.SetDateTime: {error}", file=sys.stderr)
+        return 1
+    return 0 if off <= _CLOSE else _apply("qubes.SetDateTime", untrusted)
+
+
+def _apply(program: str, untrusted: bytes) -> int:
+    try:
+        time.clock_settime_ns(time.CLOCK_REALTIME, parse_time(untrusted))
+    except (ValueError, OSError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    return 0

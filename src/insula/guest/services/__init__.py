@@ -1,0 +1,1 @@
+"""Services that a qube has for others."""
