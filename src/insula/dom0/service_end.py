@@ -8,13 +8,10 @@ configurations.
 import os
 import sys
 
-from insula.protocol.command import ServiceCall, parse_descriptor
-from insula.protocol.errors import ProtocolError
-from insula.protocol.qrexec import EXIT_QREXEC_FAILED
+from insula.dom0.local_service import start
 from insula.qrexec.call import Call
 from insula.qrexec.loop import Loop
 from insula.qrexec.port import SocketPort
-from insula.qrexec.programs import NotStartedError, Searches, resolve_directly
 
 
 def main() -> None:
@@ -31,27 +28,8 @@ def main() -> None:
     os.set_inheritable(connection, False)
     port.use(connection)
     if call.greet(nonce):
-        _start(call, descriptor)
+        start(call, descriptor)
     loop.run()
-
-
-def _start(call: Call, descriptor: str) -> None:
-    try:
-        service = parse_descriptor(descriptor)
-        call.start(resolve_directly(service, Searches.of_environment(), _target(service)))
-    except NotStartedError as error:
-        print(f"{descriptor}: {error}", file=sys.stderr)
-        call.fail(error.code)
-    except (ProtocolError, OSError, ValueError) as error:
-        print(f"{descriptor}: {error}", file=sys.stderr)
-        call.fail(EXIT_QREXEC_FAILED)
-
-
-def _target(service: ServiceCall) -> dict[str, str]:
-    """What the caller asked to reach, for a program (qrexec-wire.md section 9.3)."""
-    _, _, kind, target = service.descriptor.split(" ", 3)
-    of_kind = "QREXEC_REQUESTED_TARGET_KEYWORD" if kind == "keyword" else "QREXEC_REQUESTED_TARGET"
-    return {"QREXEC_REQUESTED_TARGET_TYPE": kind, of_kind: target}
 
 
 main()

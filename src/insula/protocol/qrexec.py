@@ -52,6 +52,7 @@ _DATA_TYPES = frozenset(
 _PARAMETERS = struct.Struct("<II")
 _VERSION = struct.Struct("<I")
 _EXIT_CODE = struct.Struct("<i")
+_TRIGGER2 = struct.Struct("<64s32s32s")
 _TRIGGER3 = struct.Struct("<64s32s")
 _TRIGGER4 = struct.Struct("<64s64s32s")
 
@@ -99,13 +100,21 @@ def session_version(raw: RawFrame, own: int = VERSION) -> int:
     Raises:
         ProtocolError: it is no HELLO, or names a version that is too old.
     """
-    if raw.type != MessageType.HELLO or len(raw.body) != _VERSION.size:
-        raise ProtocolError("no HELLO")
-    (peers,) = _VERSION.unpack(raw.body)
-    version = min(int(peers), own)
+    version = min(read_hello(raw), own)
     if version < LOWEST_VERSION:
         raise ProtocolError(f"version {version} is too old")
     return version
+
+
+def read_hello(raw: RawFrame) -> int:
+    """The version that a HELLO names.
+
+    Raises:
+        ProtocolError: it is no HELLO.
+    """
+    if raw.type != MessageType.HELLO or len(raw.body) != _VERSION.size:
+        raise ProtocolError("no HELLO")
+    return int(_VERSION.unpack(raw.body)[0])
 
 
 def chunk_limit(version: int) -> int:
@@ -163,6 +172,8 @@ class Trigger(NamedTuple):
             TriggerError: what it asks for is to be refused.
             ProtocolError: its length is not acceptable.
         """
+        if message_type is MessageType.TRIGGER_SERVICE:
+            return _decode_oldest(untrusted)
         head = _TRIGGER4 if message_type is MessageType.TRIGGER_SERVICE4 else _TRIGGER3
         if not head.size < len(untrusted) <= head.size + MAX_SERVICE:
             raise ProtocolError(f"trigger of {len(untrusted)} bytes")
@@ -175,6 +186,17 @@ class Trigger(NamedTuple):
             service=_service(untrusted[head.size :], untrusted_id),
             source=sanitise_target(untrusted_source[0]) if untrusted_source else "",
         )
+
+
+def _decode_oldest(untrusted: bytes) -> Trigger:
+    """A TRIGGER_SERVICE, whose service is in a field of fixed size."""
+    if len(untrusted) != _TRIGGER2.size:
+        raise ProtocolError(f"trigger of {len(untrusted)} bytes")
+    service, target, untrusted_id = _TRIGGER2.unpack(untrusted)
+    if _REQUEST_ID_GOOD.fullmatch(untrusted_id) is None:
+        raise TriggerError("no request id", untrusted_id)
+    name = _SERVICE_BAD.sub(b"_", service[:-1].partition(b"\0")[0])
+    return Trigger(sanitise_target(target), untrusted_id, _service(name + b"\0", untrusted_id))
 
 
 class TriggerError(Exception):

@@ -1,0 +1,49 @@
+"""The calls of the Admin API that carrying a call out needs (qrexec-wire.md section 12)."""
+
+import os
+import socket
+from pathlib import Path
+
+_SYSTEM_SOCKET = Path("/run/qubesd.sock")
+_MOST = 65_534  # bytes of an answer
+NOT_HALTED = "QubesVMNotHaltedError"
+
+
+class QubesdError(Exception):
+    """A call was refused. kind: the exception's name."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+def call(method: str, destination: str, payload: bytes = b"") -> bytes:
+    """The content of an answer.
+
+    Raises:
+        QubesdError: it is none.
+    """
+    kind = "keyword" if destination.startswith("@") else "name"
+    where = destination.removeprefix("@")
+    request = f"{method}+ dom0 {kind} {where}\0".encode() + payload
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(socket_path()))
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            answer = b""
+            while len(answer) <= _MOST and (more := connection.recv(_MOST)):
+                answer += more
+    except OSError as error:
+        raise QubesdError("", f"{socket_path()}: {error}") from None
+    if answer.startswith(b"0\0"):
+        return answer[2:]
+    fields = answer.split(b"\0")
+    name = fields[1].decode("ascii", "replace") if len(fields) > 1 else ""
+    raise QubesdError(name, f"{method} {destination}: {name or 'no answer'}")
+
+
+def socket_path() -> Path:
+    """Where the server of the Admin API listens."""
+    run = os.environ.get("INSULA_RUN")
+    return Path(run, "qubesd.sock") if run else _SYSTEM_SOCKET
