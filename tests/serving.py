@@ -34,6 +34,7 @@ from insula.daemon.lifecycle.volumes import Volumes
 from insula.daemon.lifecycle.world import UID_BASE, World
 from insula.daemon.model.qube import Qube, QubeClass
 from insula.daemon.model.system import System, new_dom0
+from insula.daemon.policy.administration import PolicyAdministration
 from insula.daemon.storage import qcow2
 from insula.daemon.storage.kernels import Kernels
 from insula.daemon.storage.volumes import Storage
@@ -76,6 +77,7 @@ class Instance:
     consoles: Consoles
     drivers: dict[str, FakeDriver]
     appearing: Appearing
+    policy: PolicyAdministration
     allows: Allows
     told: list[Event] = field(default_factory=list)
 
@@ -96,6 +98,7 @@ class Instance:
             firewall=self.firewall,
             devices=self.devices,
             consoles=self.consoles,
+            policy=self.policy,
             allows=self.allows,
         )
 
@@ -261,7 +264,7 @@ async def open_instance(
     firewall = Firewall(world)
     firewall.start()
     undo.push_async_callback(firewall.close)
-    decide = qube_calls.deciding(world, home, undo)
+    decide, policy = qube_calls.deciding(world, home, undo)
     instance = Instance(
         home,
         run,
@@ -278,6 +281,7 @@ async def open_instance(
         consoles,
         drivers,
         appearing,
+        policy,
         decide.allows,
     )
     qube_calls.route(decide, instance.api, home, undo)

@@ -131,7 +131,7 @@ async def _serve(home: Path, run: Path) -> None:
         firewall = Firewall(world)
         firewall.start()
         undo.push_async_callback(firewall.close)
-        deciding = qube_calls.deciding(world, home, undo)
+        deciding, policy = qube_calls.deciding(world, home, undo)
         api = Api(
             world=world,
             power=power,
@@ -143,6 +143,7 @@ async def _serve(home: Path, run: Path) -> None:
             firewall=firewall,
             devices=devices,
             consoles=consoles,
+            policy=policy,
             allows=deciding.allows,
         )
         qube_calls.route(deciding, api, home, undo)

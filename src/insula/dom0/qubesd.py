@@ -5,19 +5,27 @@ import socket
 from pathlib import Path
 
 _SYSTEM_SOCKET = Path("/run/qubesd.sock")
-_MOST = 65_534  # bytes of an answer
+MOST = 65_534  # bytes of an answer
+_MESSAGE_AT = 3
 NOT_HALTED = "QubesVMNotHaltedError"
 
 
 class QubesdError(Exception):
-    """A call was refused. kind: the exception's name."""
+    """A call was refused. kind: the exception's name. message: what it says to the person."""
 
-    def __init__(self, kind: str, text: str) -> None:
+    def __init__(self, kind: str, text: str, message: str = "") -> None:
         super().__init__(text)
-        self.kind = kind
+        self.kind, self.message = kind, message
 
 
-def call(method: str, destination: str, payload: bytes = b"") -> bytes:
+def call(
+    method: str,
+    destination: str,
+    payload: bytes = b"",
+    *,
+    argument: str = "",
+    most: int = MOST,
+) -> bytes:
     """The content of an answer.
 
     Raises:
@@ -25,14 +33,14 @@ def call(method: str, destination: str, payload: bytes = b"") -> bytes:
     """
     kind = "keyword" if destination.startswith("@") else "name"
     where = destination.removeprefix("@")
-    request = f"{method}+ dom0 {kind} {where}\0".encode() + payload
+    request = f"{method}+{argument} dom0 {kind} {where}\0".encode() + payload
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(socket_path()))
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
             answer = b""
-            while len(answer) <= _MOST and (more := connection.recv(_MOST)):
+            while len(answer) <= most and (more := connection.recv(MOST)):
                 answer += more
     except OSError as error:
         raise QubesdError("", f"{socket_path()}: {error}") from None
@@ -40,7 +48,8 @@ def call(method: str, destination: str, payload: bytes = b"") -> bytes:
         return answer[2:]
     fields = answer.split(b"\0")
     name = fields[1].decode("ascii", "replace") if len(fields) > 1 else ""
-    raise QubesdError(name, f"{method} {destination}: {name or 'no answer'}")
+    message = fields[3].decode("utf-8", "replace") if len(fields) > _MESSAGE_AT else ""
+    raise QubesdError(name, f"{method} {destination}: {name or 'no answer'}", message)
 
 
 def socket_path() -> Path:

@@ -1,6 +1,7 @@
 """Calls from qube to qube: decided by the policy, connected, and over without leaving anything."""
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -174,3 +175,59 @@ async def test_a_call_ends_when_its_target_does(instance: Instance) -> None:
     await instance.power.kill(vault)
     assert (await calling)[0] == 255
     await _idle(instance)
+
+
+async def test_a_qube_that_manages_the_policy_gets_plain_answers(instance: Instance) -> None:
+    rule(instance, "policy.Get * work dom0 allow", "policy.Replace * work dom0 allow")
+    work = await _started(instance, "work")
+    code, output, _ = await call(instance, work, "dom0", "policy.Get+35-compat")
+    assert code == 0
+    assert output.startswith(b"sha256:")
+    assert output.endswith(b"!compat-4.0\n")
+    refused = await call(instance, work, "dom0", "policy.Replace+35-compat", b"new\n")
+    assert refused[0] == 1
+    refused = await call(instance, work, "dom0", "policy.Get+nothing")
+    assert refused[:2] == (1, b"")
+
+
+async def _agent(instance: Instance, answer: bytes, asked: list[bytes]) -> asyncio.Server:
+    """A program of the person's session that answers every question alike."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.read())
+        writer.write(answer)
+        writer.close()
+
+    return await asyncio.start_unix_server(serve, instance.run / "policy-agent.sock")
+
+
+async def test_a_person_chooses_among_what_is_offered(instance: Instance) -> None:
+    rule(instance, "test.Shout * work @anyvm ask default_target=vault")
+    service(instance, "test.Shout", "tr a-z A-Z")
+    work = await _started(instance, "work")
+    asked: list[bytes] = []
+    async with await _agent(instance, b"allow:vault", asked):
+        assert (await call(instance, work, "@default", "test.Shout+x", b"yes"))[:2] == (0, b"YES")
+    header, _, body = asked[0].partition(b"\0")
+    assert header == b"policy.Ask dom0 name dom0"
+    question = json.loads(body)
+    assert question["source"] == "work"
+    assert (question["service"], question["argument"]) == ("test.Shout", "+x")
+    assert question["default_target"] == "vault"
+    assert "vault" in question["targets"]
+    assert question["icons"]["vault"].startswith("appvm-")
+
+
+@pytest.mark.parametrize("answer", [b"deny", b"allow:work", b"allow:nobody", b"", b"\xff"])
+async def test_any_other_answer_is_a_no(instance: Instance, answer: bytes) -> None:
+    rule(instance, "test.Shout * work @anyvm ask")
+    service(instance, "test.Shout", "cat")
+    work = await _started(instance, "work")
+    async with await _agent(instance, answer, []):
+        assert (await call(instance, work, "vault", "test.Shout"))[0] == REFUSED
+
+
+async def test_with_nobody_to_ask_a_call_is_refused(instance: Instance) -> None:
+    rule(instance, "test.Shout * work @anyvm ask")
+    work = await _started(instance, "work")
+    assert (await call(instance, work, "vault", "test.Shout"))[0] == REFUSED

@@ -17,6 +17,7 @@ from insula.daemon.lifecycle.volumes import Volumes
 from insula.daemon.lifecycle.world import World
 from insula.daemon.model.errors import RefusedSilentlyError
 from insula.daemon.model.qube import Qube
+from insula.daemon.policy.administration import PolicyAdministration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class Api:
     firewall: Firewall
     devices: Devices
     consoles: Consoles
+    policy: PolicyAdministration
     allows: Allows = nothing_allowed
 
 

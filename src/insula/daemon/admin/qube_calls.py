@@ -11,23 +11,30 @@ from insula.daemon.lifecycle.passing import Passing
 from insula.daemon.lifecycle.policy_agent import PolicyAgent
 from insula.daemon.lifecycle.routing import Routing
 from insula.daemon.lifecycle.world import World
+from insula.daemon.policy.administration import PolicyAdministration
 from insula.daemon.policy.defaults import put_in_place
-from insula.daemon.policy.store import PolicyStore
+from insula.daemon.policy.store import LEGACY, PERMANENT, PolicyStore
 from insula.daemon.rpc.host_services import HostServices
 
 
-def deciding(world: World, home: Path, undo: AsyncExitStack) -> Deciding:
-    """What decides about calls of qubes."""
-    put_in_place(home / "policy.d")
+def deciding(
+    world: World, home: Path, undo: AsyncExitStack
+) -> tuple[Deciding, PolicyAdministration]:
+    """What decides about calls of qubes, and the way to change the policy by which it does.
+
+    A new instance is given a policy.
+    """
+    put_in_place(home / PERMANENT)
     agent = PolicyAgent(world.system, world.run)
     undo.push_async_callback(agent.close)
-    return Deciding(world.system, PolicyStore.of_instance(home, world.run).decide, agent)
+    decide = Deciding(world.system, PolicyStore.of_instance(home, world.run), agent)
+    return decide, PolicyAdministration(home / PERMANENT, str(home / LEGACY))
 
 
 def route(decide: Deciding, api: Api, home: Path, undo: AsyncExitStack) -> None:
     """Have the calls of running qubes decided and carried out."""
     services = (home / "qubes-rpc", link_services(api.world.run))
-    host = HostServices(services, (home / "rpc-config",))
+    host = HostServices(services, (home / "rpc-config",), api.world.run)
     undo.push_async_callback(host.close)
     passing = Passing(api.world, api.power, api.administration, api.preloading)
     carry_out = CarryingOut(api.world, api.power, passing, host)

@@ -1,30 +1,28 @@
 """What becomes of a call that a qube asks for: the policy's word, and a person's where it asks."""
 
 import asyncio
-from collections.abc import Callable
 
 from insula.daemon.lifecycle.policy_agent import PolicyAgent
 from insula.daemon.model.described import domains
 from insula.daemon.model.qube import Qube
 from insula.daemon.model.system import System
+from insula.daemon.policy.store import PolicyStore
 from insula.protocol.policy.answer import Answer, carried_out
-from insula.protocol.policy.evaluation import Request, Verdict, choose
+from insula.protocol.policy.evaluation import Request, choose
 from insula.protocol.policy.rules import ALLOW, ASK, DENY
 from insula.protocol.policy.system import ADMIN, SystemInfo
 
-Decide = Callable[[Request, SystemInfo], Verdict]
-
 
 class Deciding:
-    """Decides about calls. decide: what the policy as it is now says."""
+    """Decides about calls."""
 
-    def __init__(self, system: System, decide: Decide, agent: PolicyAgent) -> None:
-        self._system, self._decide, self._agent = system, decide, agent
+    def __init__(self, system: System, policy: PolicyStore, agent: PolicyAgent) -> None:
+        self._system, self._policy, self._agent = system, policy, agent
         self._described: SystemInfo | None = None
 
     async def __call__(self, request: Request) -> Answer | None:
         """How a call is to be carried out; None where it is refused."""
-        verdict = self._decide(request, self._info())
+        verdict = self._policy.decide(request, self._info())
         if verdict.outcome == ASK:
             chosen = await self._agent.ask(verdict, request)
             told_if_refused = verdict.notified_if_refused
@@ -43,7 +41,7 @@ class Deciding:
             source=source.name,
             target=ADMIN if target is None else target.name,
         )
-        return self._decide(request, self._info()).outcome == ALLOW
+        return self._policy.decide(request, self._info()).outcome == ALLOW
 
     def _info(self) -> SystemInfo:
         """The system as it is in this turn of the loop; many are asked about in one turn."""

@@ -15,6 +15,8 @@ from insula.protocol.policy.loading import Places, load
 from insula.protocol.policy.policy import Policy
 from insula.protocol.policy.system import SystemInfo
 
+PERMANENT = "policy.d"  # in both directories of an instance
+LEGACY = "qubes-rpc/policy"
 _Signature = tuple[int, int, int, int] | None
 
 log = logging.getLogger(__name__)
@@ -32,8 +34,8 @@ class PolicyStore:
     @classmethod
     def of_instance(cls, home: Path, run: Path) -> "PolicyStore":
         """That of the directories of an instance; they are made where they are not there."""
-        directories = (run / "policy.d", home / "policy.d")
-        legacy = home / "qubes-rpc" / "policy"
+        directories = (run / PERMANENT, home / PERMANENT)
+        legacy = home / LEGACY
         for place in (*directories, legacy):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
         return cls(Places(tuple(map(str, directories)), str(legacy)))

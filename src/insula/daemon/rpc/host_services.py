@@ -16,10 +16,14 @@ _PROGRAM = "insula.dom0.service_end"
 
 
 class HostServices:
-    """Starts them. services, configs: directories in which they are looked for."""
+    """Starts them. services, configs: directories in which they are looked for.
 
-    def __init__(self, services: Iterable[Path], configs: Iterable[Path]) -> None:
+    run: where the daemon's sockets are.
+    """
+
+    def __init__(self, services: Iterable[Path], configs: Iterable[Path], run: Path) -> None:
         self._environment = {
+            "INSULA_RUN": str(run),
             "QREXEC_SERVICE_PATH": ":".join(map(str, services)),
             "QUBES_RPC_CONFIG_PATH": ":".join(map(str, configs)),
         }
