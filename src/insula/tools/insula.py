@@ -94,13 +94,11 @@ def _add_policy(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     explain.add_argument("service", metavar="SERVICE[+ARG]", help="what is called")
     for name, text in (("source", "who calls"), ("target", "what is called for, or a keyword")):
         completed(explain.add_argument(name, metavar=name.upper(), help=text), "qubes")
-    for option, default, text in (
-        ("--policy-dir", "/etc/qubes/policy.d", "where the policy lies"),
-        ("--legacy-dir", "/etc/qubes-rpc/policy", "where that of the old format lies"),
+    for option, text in (
+        ("--policy-dir", "where the policy lies, if it is not that of the running system"),
+        ("--legacy-dir", "with --policy-dir: where that of the old format lies"),
     ):
-        place = explain.add_argument(
-            option, metavar="DIR", type=Path, default=default, help=f"{text} (default {default})"
-        )
+        place = explain.add_argument(option, metavar="DIR", type=Path, help=text)
         completed(place, "directories")
     text = "a system to try it on, as in policy cases, instead of the running one"
     completed(explain.add_argument("--system", metavar="FILE", type=Path, help=text), "files")

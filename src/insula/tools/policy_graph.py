@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from insula.client.policy_reading import places_of, read_system
 from insula.protocol.errors import ReportableError
 from insula.protocol.policy.evaluation import Request, Verdict, evaluate
 from insula.protocol.policy.loading import load
@@ -12,8 +13,8 @@ from insula.protocol.policy.policy import Policy
 from insula.protocol.policy.rules import ALLOW, ASK, Rule
 from insula.protocol.policy.system import SystemInfo
 from insula.protocol.policy.tokens import DEFAULT, DISPOSABLE, DISPOSABLE_OF
+from insula.qrexec.policy_store import PolicyReader
 from insula.tools.command import Parser, completed, run
-from insula.tools.policy.reading import DEFAULT_DIRECTORY, LEGACY, Folder, places_of, read_system
 
 _COLOURS = {ALLOW: "red", ASK: "orange"}
 _WILDCARD = "None"  # as which a rule for all services is tried, and shown
@@ -47,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         completed(parser.add_argument(option, metavar="FILE", type=Path, help=text), "files")
     directory = parser.add_argument(
-        "--policy-dir", metavar="DIR", type=Path, default=DEFAULT_DIRECTORY,
-        help=f"where the policy lies (default {DEFAULT_DIRECTORY})",
+        "--policy-dir", metavar="DIR", type=Path,
+        help="where the policy lies, if it is not that of the running system",
     )  # fmt: skip
     completed(directory, "directories")
     parser.add_argument("--skip-labels", action="store_true", help="no names of services")
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     system, _ = read_system(arguments.system_info)
-    policy = Policy(load(Folder(), places_of(arguments.policy_dir, Path(LEGACY))))
+    policy = Policy(load(PolicyReader(), places_of(arguments.policy_dir)))
     # A dictionary, as each line is there once, where it comes first.
     lines = dict.fromkeys(_edges(policy, system, arguments))
     text = "".join(("digraph g {\n", *(f"  {line}\n" for line in lines), "}\n"))

@@ -13,8 +13,8 @@ from insula.daemon.lifecycle.routing import Routing
 from insula.daemon.lifecycle.world import World
 from insula.daemon.policy.administration import PolicyAdministration
 from insula.daemon.policy.defaults import put_in_place
-from insula.daemon.policy.store import LEGACY, PERMANENT, PolicyStore
 from insula.daemon.rpc.host_services import HostServices
+from insula.qrexec.policy_store import LEGACY, PERMANENT, PolicyStore
 
 
 def deciding(

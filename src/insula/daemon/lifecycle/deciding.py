@@ -6,11 +6,11 @@ from insula.daemon.lifecycle.policy_agent import PolicyAgent
 from insula.daemon.model.described import domains
 from insula.daemon.model.qube import Qube
 from insula.daemon.model.system import System
-from insula.daemon.policy.store import PolicyStore
 from insula.protocol.policy.answer import Answer, carried_out
 from insula.protocol.policy.evaluation import Request, choose
 from insula.protocol.policy.rules import ALLOW, ASK, DENY
 from insula.protocol.policy.system import ADMIN, SystemInfo
+from insula.qrexec.policy_store import PolicyStore
 
 
 class Deciding:

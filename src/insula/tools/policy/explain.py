@@ -3,14 +3,15 @@
 import argparse
 from typing import Any
 
+from insula.client.policy_reading import places_of, read_system
 from insula.protocol.policy.errors import PolicyError, PolicySyntaxError
 from insula.protocol.policy.evaluation import ERROR, Request, Verdict
 from insula.protocol.policy.explaining import Explanation, explain
 from insula.protocol.policy.loading import load
 from insula.protocol.policy.policy import Policy
 from insula.protocol.policy.rules import ALLOW, ASK, Rule
+from insula.qrexec.policy_store import PolicyReader
 from insula.tools.command import print_json, show
-from insula.tools.policy.reading import Folder, places_of, read_system
 
 _OTHER_SERVICE = "another service"
 _REASONS = {
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     system, _ = read_system(arguments.system)
     request = Request.of(arguments.service, arguments.source, arguments.target)
     try:
-        rules = load(Folder(), places_of(arguments.policy_dir, arguments.legacy_dir))
+        rules = load(PolicyReader(), places_of(arguments.policy_dir, arguments.legacy_dir))
     except PolicyError as error:
         if arguments.json:
             print_json(_failed(error))

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from insula.client.policy_reading import read_json
 from insula.protocol.errors import ProtocolError, ReportableError
 from insula.protocol.policy.loading import Places
 from insula.protocol.policy.trial import actual, differences, request_of, system_of
+from insula.qrexec.policy_store import PolicyReader
 from insula.tools.command import print_json
-from insula.tools.policy.reading import Folder, read_json
 
 _FOLDERS = ("etc", "run", "legacy")
 _ROOT = "{ROOT}"
@@ -55,7 +56,7 @@ def _ended(case: Mapping[str, Any], systems: Mapping[str, Any]) -> dict[str, Any
         root = Path(name)
         _write(root, case)
         places = Places((f"{root}/run", f"{root}/etc"), f"{root}/legacy")
-        found: dict[str, Any] = actual(Folder(), places, str(root), system, request)
+        found: dict[str, Any] = actual(PolicyReader(), places, str(root), system, request)
     return found
 
 

@@ -10,27 +10,17 @@ from insula.protocol.errors import ProtocolError, ReportableError
 from insula.protocol.policy.loading import Places
 from insula.protocol.policy.system import SystemInfo
 from insula.protocol.policy.trial import system_of
+from insula.qrexec.policy_store import instance_places
 
-DEFAULT_DIRECTORY = "/etc/qubes/policy.d"
-LEGACY = "/etc/qubes-rpc/policy"
+DEFAULT_LEGACY = "/etc/qubes-rpc/policy"
 _INTERNAL_SOCKET = "qubesd.internal.sock"
 
 
-class Folder:
-    """Files as the file system has them."""
-
-    def names(self, directory: str) -> list[str]:
-        """Names of the files in a directory, links to files among them."""
-        return [entry.name for entry in Path(directory).iterdir() if entry.is_file()]
-
-    def text(self, path: str) -> str:
-        """A file's text."""
-        return Path(path).read_bytes().decode()
-
-
-def places_of(directory: Path, legacy: Path) -> Places:
-    """The places of a policy in one directory."""
-    return Places((str(directory.absolute()),), str(legacy.absolute()))
+def places_of(directory: Path | None, legacy: Path | None = None) -> Places:
+    """The places of a policy in one directory; those of the instance where none is named."""
+    if directory is None:
+        return instance_places(instance.home(), instance.run())
+    return Places((str(directory.absolute()),), str((legacy or Path(DEFAULT_LEGACY)).absolute()))
 
 
 def read_json(path: Path) -> Any:

@@ -22,6 +22,11 @@ _Signature = tuple[int, int, int, int] | None
 log = logging.getLogger(__name__)
 
 
+def instance_places(home: Path, run: Path) -> Places:
+    """Where the policy of an instance lies: until the next boot first, then for good."""
+    return Places((str(run / PERMANENT), str(home / PERMANENT)), str(home / LEGACY))
+
+
 class PolicyStore:
     """Reads the policy from its directories and decides by it."""
 
@@ -34,11 +39,10 @@ class PolicyStore:
     @classmethod
     def of_instance(cls, home: Path, run: Path) -> "PolicyStore":
         """That of the directories of an instance; they are made where they are not there."""
-        directories = (run / PERMANENT, home / PERMANENT)
-        legacy = home / LEGACY
-        for place in (*directories, legacy):
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return cls(Places(tuple(map(str, directories)), str(legacy)))
+        places = instance_places(home, run)
+        for place in (*places.directories, places.legacy):
+            Path(place).mkdir(mode=0o700, parents=True, exist_ok=True)
+        return cls(places)
 
     @property
     def policy(self) -> Policy:
@@ -71,7 +75,7 @@ class PolicyStore:
         return any(_signature(path) != seen for path, seen in self._seen.items())
 
     def _load(self) -> None:
-        reader = _Reader()
+        reader = PolicyReader()
         before = self._seen
         try:
             policy = Policy(load(reader, self._places))
@@ -87,7 +91,7 @@ class PolicyStore:
         log.info("policy loaded", extra={"rules": len(policy.rules)})
 
 
-class _Reader:
+class PolicyReader:
     """Files as the file system has them. seen: what it told of each before it was read."""
 
     def __init__(self) -> None:
