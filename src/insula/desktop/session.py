@@ -19,6 +19,7 @@ from insula.client import instance
 from insula.client.admin import call
 from insula.client.errors import QubesDaemonCommunicationError, QubesException
 from insula.client.events import events
+from insula.desktop.asking import put_questions
 from insula.desktop.lock import AlreadyShownError, release, take
 from insula.desktop.shown import Asking, keep_shown
 from insula.desktop.xdisplay import Display, DisplayError, Greeted, parse
@@ -54,15 +55,16 @@ class Session:
         """Go on until the display is gone, or the instance if we are to end with it."""
         watching = asyncio.create_task(self._until_display_ends())
         following = asyncio.create_task(self._follow())
+        asking = asyncio.create_task(put_questions(self._run, self._display.text))
         try:
             await asyncio.wait((watching, following), return_when=asyncio.FIRST_COMPLETED)
             for task in (watching, following):
                 if task.done():
                     task.result()
         finally:
-            for task in (watching, following, *self._shown.values()):
+            tasks = (watching, following, asking, *self._shown.values())
+            for task in tasks:
                 task.cancel()
-            tasks = (watching, following, *self._shown.values())
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._asking.settle()
 

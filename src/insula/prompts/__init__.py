@@ -1,0 +1,1 @@
+"""Questions to the person, in windows of the admin domain's own."""

@@ -1,0 +1,97 @@
+"""What the person's session is asked and told about calls (qrexec-wire.md section 11.6).
+
+It comes from dom0, which took names from qubes: everything that is shown has to be clean.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from insula.protocol.errors import ProtocolError
+
+ASK, NOTIFY = "policy.Ask", "policy.Notify"
+MAX_REQUEST = 4 << 20  # bytes
+DENY = b"deny"
+RESOLUTIONS = ("allow", "deny", "fail")
+_HEADER = re.compile(rb"(policy\.(?:Ask|Notify)) dom0(?: name dom0)?", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9@_.:-]{1,80}", re.ASCII)
+_SERVICE = re.compile(r"[A-Za-z0-9@_.+-]{1,255}", re.ASCII)
+_ARGUMENT = re.compile(r"\+[A-Za-z0-9_.+-]{0,65000}", re.ASCII)
+_ICON = re.compile(r"[A-Za-z0-9_.-]{0,128}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A question. argument: with its "+". icons: of all qubes, by their names."""
+
+    source: str
+    service: str
+    argument: str
+    targets: tuple[str, ...]
+    default_target: str
+    icons: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notify:
+    """What became of a call. resolution: allow, deny or fail."""
+
+    resolution: str
+    source: str
+    service: str
+    argument: str
+    target: str
+
+
+def parse_request(received: bytes) -> Ask | Notify:
+    """Read all that came on a connection.
+
+    Raises:
+        ProtocolError: it is neither, or something in it is not to be shown.
+    """
+    header, separator, body = received.partition(b"\0")
+    found = _HEADER.fullmatch(header)
+    if not separator or found is None or len(received) > MAX_REQUEST:
+        raise ProtocolError("no request")
+    try:
+        fields = json.loads(body)
+    except ValueError as error:
+        raise ProtocolError(f"not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ProtocolError("no object")
+    return _ask(fields) if found[1] == ASK.encode() else _notify(fields)
+
+
+def _ask(fields: dict[str, Any]) -> Ask:
+    icons, targets = fields.get("icons"), fields.get("targets")
+    if not isinstance(icons, dict) or not isinstance(targets, list) or not targets:
+        raise ProtocolError("a question without targets or icons")
+    default = fields.get("default_target", "")
+    return Ask(
+        source=_clean(fields.get("source"), _NAME),
+        service=_clean(fields.get("service"), _SERVICE),
+        argument=_clean(fields.get("argument") or "+", _ARGUMENT),
+        targets=tuple(_clean(target, _NAME) for target in targets),
+        default_target=_clean(default, _NAME) if default else "",
+        icons={_clean(name, _NAME): _clean(icon, _ICON) for name, icon in icons.items()},
+    )
+
+
+def _notify(fields: dict[str, Any]) -> Notify:
+    resolution = fields.get("resolution")
+    if resolution not in RESOLUTIONS:
+        raise ProtocolError(f"a resolution of {resolution!r}")
+    return Notify(
+        resolution=resolution,
+        source=_clean(fields.get("source"), _NAME),
+        service=_clean(fields.get("service"), _SERVICE),
+        argument=_clean(fields.get("argument") or "+", _ARGUMENT),
+        target=_clean(fields.get("target") or "@default", _NAME),
+    )
+
+
+def _clean(value: object, pattern: re.Pattern[str]) -> str:
+    if not isinstance(value, str) or pattern.fullmatch(value) is None:
+        raise ProtocolError(f"not clean: {str(value)[:80]!r}")
+    return value

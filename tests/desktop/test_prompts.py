@@ -1,0 +1,156 @@
+"""Questions on a real desktop: stray keys answer nothing, a choice and a click do."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from insula.desktop.asking import SOCKET_NAME, put_questions
+from insula.prompts.deciding import FOCUS_DELAY
+from insula.tools.demo.screen import Screen
+from tests.desktop.joined import XServer
+
+TIMEOUT = 20.0  # seconds
+TITLE = "Insula: a qube asks"
+FIELDS = {
+    "source": "work",
+    "service": "qubes.Filecopy",
+    "argument": "+",
+    "targets": ["vault", "personal", "@dispvm:default-dvm"],
+    "default_target": "",
+    "icons": {
+        "work": "appvm-blue",
+        "vault": "appvm-black",
+        "personal": "appvm-green",
+        "@dispvm:default-dvm": "dispvm-red",
+    },
+}
+
+
+@pytest.fixture
+def agent(desktop: XServer) -> Iterator[Path]:
+    """The agent on the person's display."""
+    with tempfile.TemporaryDirectory(prefix="prompts-") as directory:
+        path = Path(directory, "agent.sock")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "insula.prompts.agent", "-s", str(path)],
+            env={**os.environ, "DISPLAY": desktop.display, "QT_QPA_PLATFORM": "xcb"},
+        )
+        try:
+            _wait(path.exists)
+            yield path
+        finally:
+            process.kill()
+            process.wait(TIMEOUT)
+
+
+def _wait(condition: object, timeout: float = TIMEOUT) -> None:
+    deadline = time.monotonic() + timeout
+    assert callable(condition)
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _ask(path: Path, **changes: object) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(TIMEOUT)
+    connection.connect(str(path))
+    fields = {**FIELDS, **changes}
+    connection.sendall(b"policy.Ask dom0 name dom0\0" + json.dumps(fields).encode())
+    connection.shutdown(socket.SHUT_WR)
+    return connection
+
+
+def _xdotool(desktop: XServer, *words: str) -> str:
+    done = subprocess.run(
+        ["xdotool", *words], env={**os.environ, "DISPLAY": desktop.display},
+        capture_output=True, text=True, timeout=TIMEOUT, check=False,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def _window(desktop: XServer) -> str:
+    """The question's window, once it has the focus."""
+    found = ""
+
+    def shown() -> bool:
+        nonlocal found
+        found = _xdotool(desktop, "search", "--onlyvisible", "--name", TITLE).split("\n")[-1]
+        return bool(found) and _xdotool(desktop, "getactivewindow") == found
+
+    _wait(shown)
+    return found
+
+
+def _is_unanswered(connection: socket.socket) -> bool:
+    connection.settimeout(0.3)
+    try:
+        connection.recv(1)
+    except TimeoutError:
+        connection.settimeout(TIMEOUT)
+        return True
+    return False
+
+
+def test_keys_meant_for_another_window_answer_nothing(desktop: XServer, agent: Path) -> None:
+    with _ask(agent, default_target="vault") as connection:
+        _window(desktop)
+        _xdotool(desktop, "key", "Return", "Return", "space")
+        assert _is_unanswered(connection)
+        time.sleep(FOCUS_DELAY)
+        _xdotool(desktop, "key", "Return")
+        assert connection.recv(100) == b"allow:vault"
+
+
+def test_nothing_is_allowed_before_a_qube_is_chosen(desktop: XServer, agent: Path) -> None:
+    with _ask(agent) as connection:
+        window = _window(desktop)
+        if picture := os.environ.get("INSULA_TEST_PICTURE"):
+            Screen(desktop.display).save(Path(picture))
+        time.sleep(FOCUS_DELAY)
+        _xdotool(desktop, "key", "Return")
+        assert _is_unanswered(connection)
+        _xdotool(desktop, "windowfocus", "--sync", window, "type", "pers")
+        _xdotool(desktop, "key", "Tab", "Down", "space")
+        _xdotool(desktop, "key", "Return")
+        assert connection.recv(100) == b"allow:personal"
+
+
+def test_escape_is_a_no(desktop: XServer, agent: Path) -> None:
+    with _ask(agent) as connection:
+        _window(desktop)
+        _xdotool(desktop, "key", "Escape")
+        assert connection.recv(100) == b"deny"
+
+
+def test_the_session_has_questions_put_when_they_come(desktop: XServer) -> None:
+    async def ask() -> bytes:
+        asking = asyncio.create_task(put_questions(run, desktop.display))
+        try:
+            while not (run / SOCKET_NAME).exists():
+                await asyncio.sleep(0.01)
+            reader, writer = await asyncio.open_unix_connection(run / SOCKET_NAME)
+            writer.write(b"policy.Ask dom0 name dom0\0" + json.dumps(FIELDS).encode())
+            writer.write_eof()
+            await asyncio.to_thread(_window, desktop)
+            await asyncio.to_thread(_xdotool, desktop, "key", "Escape")
+            answer = await reader.read()
+            writer.close()
+            return answer
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    with tempfile.TemporaryDirectory(prefix="run-", dir="/tmp") as name:
+        run = Path(name)
+        assert asyncio.run(asyncio.wait_for(ask(), TIMEOUT)) == b"deny"
+        assert not (run / SOCKET_NAME).exists()
