@@ -60,6 +60,7 @@ def _parser() -> Parser:
     add.set_defaults(run=_completion)
     _add_descriptions(command)
     _add_policy(command)
+    _add_blast(command)
     add = command("template", "Build templates.")
     kinds = add.add_subparsers(required=True, metavar="ACTION")
     build = kinds.add_parser("build", help="build a template and its snapshot")
@@ -111,6 +112,32 @@ def _add_policy(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     completed(test.add_argument("file", metavar="CASES", type=Path, help=text), "files")
     test.add_argument("--json", action="store_true", help="what became of each call, as JSON")
     test.set_defaults(run=_policy_test)
+
+
+def _add_blast(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    add = command("blast", "Show what a qube could reach once it was taken over.")
+    completed(add.add_argument("qube", metavar="QUBE", nargs="?", help="which qube"), "qubes")
+    for option, name, text in (
+        ("--from", "source", "with --to: the qube that was taken over"),
+        ("--to", "target", "show the shortest chain of rules that leads there"),
+    ):
+        action = add.add_argument(option, dest=name, metavar="QUBE", help=text)
+        completed(action, "qubes")
+    text = "where the policy lies, if it is not that of the running system"
+    place = add.add_argument("--policy-dir", metavar="DIR", type=Path, help=text)
+    completed(place, "directories")
+    text = "a system to look at, as in policy cases, instead of the running one"
+    completed(add.add_argument("--system", metavar="FILE", type=Path, help=text), "files")
+    text = "write a picture there"
+    completed(add.add_argument("--svg", metavar="FILE", type=Path, help=text), "files")
+    add.add_argument("--json", action="store_true", help="as JSON")
+    add.set_defaults(run=_blast)
+
+
+def _blast(arguments: argparse.Namespace) -> int:
+    from insula.tools.policy.blast import run as blast  # noqa: PLC0415
+
+    return blast(arguments)
 
 
 def _policy_explain(arguments: argparse.Namespace) -> int:
