@@ -31,6 +31,7 @@ from insula.daemon.rpc.agent_link import AgentLink
 from insula.daemon.storage.plan import Plan
 from insula.daemon.storage.volumes import Storage, close
 
+_END_TIMEOUT = 10.0  # seconds
 BOOT_TIMEOUT = 300.0  # seconds until the agent of a booting machine answers
 PARK_TIMEOUT = 120.0
 CHOSEN_FOR = 120.0  # seconds for which a start may still want a snapshot that was made anew
@@ -133,6 +134,14 @@ class Goldens:
             self._building[key] = task
             task.add_done_callback(lambda _done: self._building.pop(key, None))
         return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """End what is being made; nothing is left of it, unless that takes too long."""
+        building = tuple(self._building.values())
+        for task in building:
+            task.cancel()
+        if building:
+            await asyncio.wait(building, timeout=_END_TIMEOUT)
 
     def age(self, golden: Golden) -> float:
         """Seconds since a snapshot was made."""

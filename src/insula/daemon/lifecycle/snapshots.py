@@ -86,6 +86,7 @@ class Snapshots:
         for task in tuple(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self._world.goldens.close()
 
     def _all_bases(self) -> dict[str, Basis]:
         found: dict[str, Basis] = {}
