@@ -9,7 +9,7 @@ from typing import Protocol
 
 from insula.guest import identity, processors, seed
 from insula.guest.parking import Parked
-from insula.guest.requests import SOCKET_PATH, Requests
+from insula.guest.requests import Requests
 from insula.guest.session import SessionGate
 from insula.protocol import control
 from insula.protocol.command import parse_command
@@ -17,6 +17,7 @@ from insula.protocol.control import AgentHello, AgentState, Attach, ControlType,
 from insula.protocol.errors import ProtocolError
 from insula.protocol.frames import RawFrame, frame, take_raw_frame
 from insula.protocol.qrexec import (
+    AGENT_SOCKET,
     EXIT_QREXEC_FAILED,
     ExecParameters,
     MessageType,
@@ -82,7 +83,7 @@ class Agent:
         self._sessions = SessionGate(loop, self._searches)
         # The data ports that are in the hands of programs, by the keys of their calls.
         self._handed_over: dict[tuple[int, int], int] = {}
-        path = Path(os.environ.get("INSULA_AGENT_SOCKET", SOCKET_PATH))
+        path = Path(os.environ.get("INSULA_AGENT_SOCKET", AGENT_SOCKET))
         self._requests = Requests(loop, path, self._ask, self._caller_over)
         self._control = ports.open(CONTROL_PORT)
         self._control.on_data = self._take

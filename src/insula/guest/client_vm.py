@@ -1,34 +1,34 @@
-"""qrexec-client-vm: call a service in another qube (qrexec-wire.md section 14.1)."""
+"""qrexec-client-vm: call a service in another qube (qrexec-wire.md section 14.1).
+
+It is started for every call: what a plain call does not need is loaded when it is needed.
+"""
 
 import array
 import os
-import signal
 import socket
 import struct
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from insula.guest.client_vm_options import Options, UsageError, parse, usage
-from insula.guest.requests import SOCKET_PATH
 from insula.protocol.errors import ProtocolError
-from insula.protocol.qrexec import EXIT_LOST, EXIT_REFUSED, Trigger
-from insula.qrexec import vchan
+from insula.protocol.qrexec import AGENT_SOCKET, EXIT_LOST, EXIT_REFUSED, Trigger
 from insula.qrexec.data_connection import DataConnection
 from insula.qrexec.relay import relay
 from insula.qrexec.sinks import HARMLESS, DescriptorSink
 
+if TYPE_CHECKING:
+    import subprocess
+
 _PARAMETERS = struct.Struct("<II")
 _CONNECT_TIMEOUT = 120.0  # seconds until the other end of a vchan is there
-_EXIT_TROUBLE, _EXIT_USAGE = 1, 2
+_EXIT_TROUBLE, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
 _REQUEST_ID = b"SOCKET".ljust(32, b"\0")
 _ANSWER = 4096  # bytes, more than any answer has
 
 
-@dataclass(frozen=True, slots=True)
-class _Accepted:
+class _Accepted(NamedTuple):
     """The connection of a call, and the nonce with which it opens."""
 
     descriptor: int
@@ -61,7 +61,7 @@ def main() -> int:
         print(f"qrexec-client-vm: {error}", file=sys.stderr)
         return _EXIT_TROUBLE
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        return _EXIT_INTERRUPTED
 
 
 def _ask(agent: socket.socket, options: Options) -> _Accepted:
@@ -71,7 +71,7 @@ def _ask(agent: socket.socket, options: Options) -> _Accepted:
         _RefusedError: the call is refused.
         OSError: the agent cannot be reached, or answers something else.
     """
-    agent.connect(options.agent_socket or os.environ.get("INSULA_AGENT_SOCKET", SOCKET_PATH))
+    agent.connect(options.agent_socket or os.environ.get("INSULA_AGENT_SOCKET", AGENT_SOCKET))
     trigger = Trigger(options.target, _REQUEST_ID, options.service, options.source)
     agent.sendall(trigger.encode())
     answer, descriptors = _receive(agent)
@@ -82,6 +82,8 @@ def _ask(agent: socket.socket, options: Options) -> _Accepted:
     domain, port = _PARAMETERS.unpack_from(answer)
     if descriptors:
         return _Accepted(descriptors[0], answer[_PARAMETERS.size :])
+    from insula.qrexec import vchan  # noqa: PLC0415 - of no use in a machine
+
     server = vchan.Server(domain, port)
     return _Accepted(server.accept(_CONNECT_TIMEOUT).detach(), b"")
 
@@ -145,6 +147,8 @@ def _with_program(options: Options, accepted: _Accepted) -> int:
 def _start(
     words: Sequence[str], input_end: socket.socket, output_end: socket.socket
 ) -> "subprocess.Popen[bytes]":
+    import subprocess  # noqa: PLC0415 - see above
+
     saved = {f"SAVED_FD_{number}": os.dup(number) for number in (0, 1)}
     if os.environ.get("PASS_LOCAL_STDERR"):
         saved["SAVED_FD_2"] = os.dup(2)
@@ -153,7 +157,7 @@ def _start(
     environment["QREXEC_AGENT_PID"] = str(os.getpid())
     try:
         return subprocess.Popen(
-            [Path(words[0]).name, *words[1:]],
+            [words[0].rpartition("/")[2], *words[1:]],
             executable=words[0],
             stdin=input_end.fileno(),
             stdout=output_end.fileno(),

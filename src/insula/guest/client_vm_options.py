@@ -1,35 +1,33 @@
 """What qrexec-client-vm is told: options up to the first word that is none."""
 
-import getopt
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from insula.protocol.qrexec import MAX_SERVICE
 
 _LONGEST_NAME = 63
 _LARGEST_BUFFER = 2**31 - 1
-_SHORT = "+tTa:p:s:h"
-_LONG = [
-    "buffer-size=",
-    "filter-escape-chars-stdout",
-    "filter-escape-chars-stderr",
-    "no-filter-escape-chars-stdout",
-    "no-filter-escape-chars-stderr",
-    "agent-socket=",
-    "prefix-data=",
-    "source-qube=",
-    "use-stdin-socket",
-    "help",
-]
+_VALUED = {"-a": "--agent-socket", "-p": "--prefix-data", "-s": "--source-qube"}
+_PLAIN = {
+    "-t": "--filter-escape-chars-stdout",
+    "-T": "--filter-escape-chars-stderr",
+    "-h": "--help",
+}
+_LONG_VALUED = ("--buffer-size", *_VALUED.values())
+_LONG_PLAIN = (
+    "--no-filter-escape-chars-stdout",
+    "--no-filter-escape-chars-stderr",
+    "--use-stdin-socket",
+    *_PLAIN.values(),
+)
 
 
 class UsageError(Exception):
     """The words are none that the command takes."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Options:
+class Options(NamedTuple):
     """filter_stdout, filter_stderr: whether what could act on a terminal is taken out."""
 
     target: str
@@ -69,12 +67,9 @@ def parse(words: Sequence[str]) -> Options | None:
     Raises:
         UsageError: they are not as they should be.
     """
-    try:
-        given, rest = getopt.gnu_getopt(list(words), _SHORT, _LONG)
-    except getopt.GetoptError as error:
-        raise UsageError(str(error)) from None
+    given, rest = _split(words)
     names = [name for name, _ in given]
-    if "-h" in names or "--help" in names:
+    if "--help" in names:
         return None
     values = dict(given)
     _check_buffer(values.get("--buffer-size", "0"))
@@ -90,13 +85,60 @@ def parse(words: Sequence[str]) -> Options | None:
         target=_name(rest[0]),
         service=service,
         program=rest[2:],
-        source=_name(_once(given, "-s", "--source-qube") or ""),
-        agent_socket=values.get("--agent-socket", values.get("-a")),
-        prefix_data=os.fsencode(_once(given, "-p", "--prefix-data") or ""),
-        filter_stdout=_filtered(given, "-t", "stdout", os.isatty(1) and len(rest) == 2),
-        filter_stderr=_filtered(given, "-T", "stderr", os.isatty(2)),
+        source=_name(_once(given, "--source-qube") or ""),
+        agent_socket=values.get("--agent-socket"),
+        prefix_data=os.fsencode(_once(given, "--prefix-data") or ""),
+        filter_stdout=_filtered(given, "stdout", os.isatty(1) and len(rest) == 2),
+        filter_stderr=_filtered(given, "stderr", os.isatty(2)),
         use_stdin_socket=stdin_socket,
     )
+
+
+def _split(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Options by their long names with their values, up to the first word that is none.
+
+    getopt would do it, and take as long to load as all the rest.
+    """
+    given: list[tuple[str, str]] = []
+    rest = list(words)
+    while rest and rest[0].startswith("-") and rest[0] != "-":
+        word = rest.pop(0)
+        if word == "--":
+            break
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            given.append((name, _value(name, equals, value, rest)))
+        else:
+            given += _letters(word[1:], rest)
+    return given, rest
+
+
+def _value(name: str, equals: str, value: str, rest: list[str]) -> str:
+    if name in _LONG_PLAIN and not equals:
+        return ""
+    if name not in _LONG_VALUED:
+        raise UsageError(f"unknown option {name}")
+    if equals:
+        return value
+    if not rest:
+        raise UsageError(f"{name} takes a value")
+    return rest.pop(0)
+
+
+def _letters(letters: str, rest: list[str]) -> list[tuple[str, str]]:
+    """Short options in one word; the value of one is what follows it there, or the next word."""
+    given = []
+    while letters:
+        letter, letters = f"-{letters[0]}", letters[1:]
+        if letter in _PLAIN:
+            given.append((_PLAIN[letter], ""))
+        elif letter in _VALUED:
+            name = _VALUED[letter]
+            given.append((name, letters or _value(name, "", "", rest)))
+            break
+        else:
+            raise UsageError(f"unknown option {letter}")
+    return given
 
 
 def _name(text: str) -> str:
@@ -106,20 +148,18 @@ def _name(text: str) -> str:
     return text.replace("$", "@")[:_LONGEST_NAME]
 
 
-def _once(given: Sequence[tuple[str, str]], *names: str) -> str | None:
-    found = [value for name, value in given if name in names]
+def _once(given: Sequence[tuple[str, str]], wanted: str) -> str | None:
+    found = [value for name, value in given if name == wanted]
     if len(found) > 1:
-        raise UsageError(f"{names[-1]} is taken once")
+        raise UsageError(f"{wanted} is taken once")
     return found[0] if found else None
 
 
-def _filtered(given: Sequence[tuple[str, str]], short: str, stream: str, otherwise: bool) -> bool:
-    on = (short, f"--filter-escape-chars-{stream}")
+def _filtered(given: Sequence[tuple[str, str]], stream: str, otherwise: bool) -> bool:
+    switch = f"filter-escape-chars-{stream}"
     for name, _ in reversed(given):
-        if name in on:
-            return True
-        if name == f"--no-filter-escape-chars-{stream}":
-            return False
+        if name in (f"--{switch}", f"--no-{switch}"):
+            return name == f"--{switch}"
     return otherwise
 
 

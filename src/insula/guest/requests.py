@@ -11,7 +11,6 @@ from insula.protocol.frames import HEADER, frame, take_raw_frame
 from insula.protocol.qrexec import MAX_SERVICE, MessageType
 from insula.qrexec.loop import HANGUP, READ, Loop
 
-SOCKET_PATH = "/run/qubes/qrexec-agent"
 _ID_AT = 128  # where in the message the request id lies
 _ID_SIZE = 32
 _HEAD = _ID_AT + _ID_SIZE

@@ -16,12 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from insula.guest.fork_server import hand_over
-from insula.guest.requests import SOCKET_PATH, Requests
+from insula.guest.requests import Requests
 from insula.guest.session import SessionGate
 from insula.protocol.command import Command, parse_command
 from insula.protocol.errors import ProtocolError
 from insula.protocol.frames import RawFrame, frame, take_raw_frame
 from insula.protocol.qrexec import (
+    AGENT_SOCKET,
     MAX_COMMAND,
     ExecParameters,
     MessageType,
@@ -196,7 +197,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="qrexec-agent", description="Take calls for this qube, and pass on those it makes."
     )
-    parser.add_argument("-a", "--agent-socket", metavar="PATH", default=SOCKET_PATH, type=Path)
+    parser.add_argument("-a", "--agent-socket", metavar="PATH", default=AGENT_SOCKET, type=Path)
     parser.add_argument("-s", "--fork-server-socket", metavar="PATH", default=_DEFAULT_FORK_SERVER)
     parser.add_argument("-S", "--no-fork-server", action="store_true")
     options = parser.parse_args(words)
