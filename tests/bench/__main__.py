@@ -8,9 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.bench.api import api
+from tests.bench.calls import calls
 from tests.bench.commands import commands
 from tests.bench.crowds import many, memory
 from tests.bench.data import data
+from tests.bench.policy import policy
 from tests.bench.preloaded import preloaded
 from tests.bench.report import Figure, show
 from tests.bench.restart import restart
@@ -18,7 +20,7 @@ from tests.bench.setting import setting
 from tests.bench.starts import app_qube, disposables
 from tests.bench.windows import windows
 
-WITHOUT_MACHINES = {"api": api, "commands": commands}
+WITHOUT_MACHINES = {"api": api, "commands": commands, "policy": policy}
 GROUPS = {
     "disposables": disposables,
     "preloaded": preloaded,
@@ -26,6 +28,7 @@ GROUPS = {
     "windows": windows,
     "memory": memory,
     "data": data,
+    "calls": calls,
     "restart": restart,
     "many": many,
 }

@@ -6,6 +6,7 @@ INSULA_PARKED: stand for a clone, whose agent was parked before it was cloned.
 """
 
 import os
+import resource
 from pathlib import Path
 
 from insula.guest.agent import CONTROL_PORT, DATA_PORT, Agent, Ports
@@ -13,11 +14,14 @@ from insula.guest.ports import SocketPorts, VirtioPorts
 from insula.protocol.control import AgentState
 from insula.qrexec.loop import Loop
 
+_DESCRIPTORS = 8192  # each program that waits for its call to be connected has one
 FIRST_DATA_PORT, LAST_DATA_PORT = 3, 30
 
 
 def main() -> None:
     """Serve until the qube ends."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(_DESCRIPTORS, most), most))
     loop = Loop()
     ports: Ports
     if directory := os.environ.get("INSULA_PORTS_DIR"):

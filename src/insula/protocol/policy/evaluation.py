@@ -291,7 +291,7 @@ def find_rule(
     requested: Requested,
 ) -> Rule | None:
     """The first rule that matches in everything."""
-    for rule in policy.about(request.service, request.argument):
+    for rule in policy.about_calls_of(request.service, request.argument, source):
         if matches_source(rule.source, source, system) and matches_target(
             rule.target, requested, source, system
         ):

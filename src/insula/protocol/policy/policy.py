@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 
 from insula.protocol.policy.rules import Rule
+from insula.protocol.policy.system import UUID_PREFIX
+from insula.protocol.policy.tokens import Kind, Token
 
 _MOST_FOUND = 4096  # services and arguments whose rules are remembered
 
@@ -22,6 +24,7 @@ class Policy:
             for name in names:
                 self._services.setdefault(name, []).append(rule)
         self._found: dict[tuple[str, str], tuple[Rule, ...]] = {}
+        self._of_source: dict[tuple[str, str, str], tuple[Rule, ...]] = {}
 
     def about(self, service: str, argument: str) -> tuple[Rule, ...]:
         """The rules about a service called with an argument, in their order."""
@@ -34,3 +37,22 @@ class Policy:
                 self._found.clear()
             self._found[key] = found
         return found
+
+    def about_calls_of(self, service: str, argument: str, source: str) -> tuple[Rule, ...]:
+        """Of the rules about a service, those that do not name another source, in their order."""
+        key = (service, argument, source)
+        found = self._of_source.get(key)
+        if found is None:
+            ones = self.about(service, argument)
+            found = tuple(rule for rule in ones if _may_be_about(rule.source, source))
+            if len(self._of_source) >= _MOST_FOUND:
+                self._of_source.clear()
+            self._of_source[key] = found
+        return found
+
+
+def _may_be_about(token: Token, source: str) -> bool:
+    """Whether a rule's source could be a qube of that name; a UUID could be anybody's."""
+    if token.kind is not Kind.LITERAL or token.is_admin:
+        return True
+    return token.value == source or token.value.startswith(UUID_PREFIX)
