@@ -29,10 +29,10 @@ class _Files:
 def policy() -> list[Figure]:
     """Reading, and decisions uniformly over the rules."""
     chance = random.Random(1)
-    asked = [
-        (f"test.S{number % _SERVICES}", *chance.sample(range(_QUBES), 2))
-        for number in range(_RULES)
-    ]
+    asked: list[tuple[str, int, int]] = []
+    for number in range(_RULES):
+        one, other = chance.sample(range(_QUBES), 2)
+        asked.append((f"test.S{number % _SERVICES}", one, other))
     text = "".join(f"{service} * q{one} q{other} allow\n" for service, one, other in asked)
     files, places = _Files(text), Places(("/p",), "/l")
     reading = []
