@@ -24,6 +24,7 @@ from insula.daemon.lifecycle.devices import Devices
 from insula.daemon.lifecycle.events import Events
 from insula.daemon.lifecycle.firewall import Firewall
 from insula.daemon.lifecycle.goldens import Goldens
+from insula.daemon.lifecycle.live_keys import LiveKeys
 from insula.daemon.lifecycle.pools import Pools
 from insula.daemon.lifecycle.power import Power
 from insula.daemon.lifecycle.preloading import Preloading
@@ -259,6 +260,10 @@ async def open_instance(
     appearing = Appearing(world, devices, DeviceAgent(world.system, run))
     appearing.start()
     undo.push_async_callback(appearing.close)
+    keys = LiveKeys(world, appearing.changed)
+    keys.start()
+    undo.callback(keys.close)
+    power.watchers.append(keys.watch)
     consoles = Consoles(world)
     undo.callback(consoles.close)
     firewall = Firewall(world)

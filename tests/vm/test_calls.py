@@ -157,3 +157,12 @@ def test_applications_are_listed_and_started(instance: Instance) -> None:
     said = instance.say("qvm-run", "-p", "--service", "callee", "qubes.GetAppmenus")
     assert "mousepad" in said
     assert "Exec=qubes-desktop-run " in said
+
+
+def test_a_running_qube_reads_what_it_is_told(instance: Instance) -> None:
+    read = "qubesdb-read -w /vm-config/colour"
+    with instance.running("qvm-run", "-p", "caller", read) as reading:
+        instance.say("qvm-features", "caller", "vm-config.colour", "mauve")
+        assert reading.stdout is not None
+        assert reading.stdout.readline() == b"mauve\n"
+    assert instance.say("qvm-run", "-p", "caller", "qubesdb-read /name") == "caller\n"

@@ -27,7 +27,7 @@ from insula.daemon.engine.memory.engine import MemoryEngine
 from insula.daemon.engine.qemu.arguments import Accelerator
 from insula.daemon.engine.qemu.detect import choose_accelerator
 from insula.daemon.engine.qemu.engine import QemuEngine
-from insula.daemon.lifecycle import autostart, clock, pressure, reconcile
+from insula.daemon.lifecycle import autostart, clock, policy_agent, pressure, reconcile
 from insula.daemon.lifecycle.administration import Administration
 from insula.daemon.lifecycle.agent_volume import AgentVolume
 from insula.daemon.lifecycle.appearing import Appearing
@@ -37,6 +37,7 @@ from insula.daemon.lifecycle.devices import Devices
 from insula.daemon.lifecycle.events import Events
 from insula.daemon.lifecycle.firewall import Firewall
 from insula.daemon.lifecycle.goldens import Goldens
+from insula.daemon.lifecycle.live_keys import LiveKeys
 from insula.daemon.lifecycle.pools import Pools
 from insula.daemon.lifecycle.power import Power
 from insula.daemon.lifecycle.preloading import Preloading
@@ -124,8 +125,7 @@ async def _serve(home: Path, run: Path) -> None:
         preloading = Preloading(world, power, administration, volumes.is_outdated)
         undo.push_async_callback(preloading.close)
         devices = _devices(world, power)
-        appearing = Appearing(world, devices, DeviceAgent(world.system, run))
-        undo.push_async_callback(appearing.close)
+        appearing = _appearing(world, power, devices, undo)
         consoles = Consoles(world)
         undo.callback(consoles.close)
         firewall = Firewall(world)
@@ -170,7 +170,20 @@ async def _serve(home: Path, run: Path) -> None:
         log.info("insulad serves", extra={"home": str(home), "engine": engine.title})
         await _until_told_to_stop(calls.stopping)
         if calls.stopping.is_set():
+            # A session takes it up again with the next daemon.
+            (run / policy_agent.SOCKET_NAME).unlink(missing_ok=True)
             undo.push_async_callback(_stop_keeper, keeper)
+
+
+def _appearing(world: World, power: Power, devices: Devices, undo: AsyncExitStack) -> Appearing:
+    """What looks after devices that qubes show, and after all that they write to QubesDB."""
+    appearing = Appearing(world, devices, DeviceAgent(world.system, world.run))
+    undo.push_async_callback(appearing.close)
+    keys = LiveKeys(world, appearing.changed)
+    keys.start()
+    undo.callback(keys.close)
+    power.watchers.append(keys.watch)
+    return appearing
 
 
 def _devices(world: World, power: Power) -> Devices:

@@ -49,20 +49,20 @@ class Session:
         self._asking = Asking(display)
         self._shown: dict[str, asyncio.Task[None]] = {}
         self._back = asyncio.Event()
+        self._questions: asyncio.Task[None] | None = None
         self._layout = greeted.keyboard_layout()
 
     async def serve(self) -> None:
         """Go on until the display is gone, or the instance if we are to end with it."""
         watching = asyncio.create_task(self._until_display_ends())
         following = asyncio.create_task(self._follow())
-        asking = asyncio.create_task(put_questions(self._run, self._display.text))
         try:
             await asyncio.wait((watching, following), return_when=asyncio.FIRST_COMPLETED)
             for task in (watching, following):
                 if task.done():
                     task.result()
         finally:
-            tasks = (watching, following, asking, *self._shown.values())
+            tasks = (watching, following, *self._shown.values())
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -90,15 +90,29 @@ class Session:
             except (QubesException, ProtocolError) as error:
                 if self._back.is_set():
                     log.info("the daemon is gone: %s", error)
+            finally:
+                await self._put_no_questions()
             self._back.clear()
             alive = instance.answers(self._run / "keeper.sock", socket.SOCK_SEQPACKET)
             without = 0 if alive else without + 1
             await asyncio.sleep(_RECONNECT)
         log.info("the instance is down")
 
+    def _put_questions(self) -> None:
+        """Have the person asked for a daemon; one that is gone asks nothing any more."""
+        if self._questions is None:
+            self._questions = asyncio.create_task(put_questions(self._run, self._display.text))
+
+    async def _put_no_questions(self) -> None:
+        questions, self._questions = self._questions, None
+        if questions is not None:
+            questions.cancel()
+            await asyncio.gather(questions, return_exceptions=True)
+
     async def _take(self, event: Event) -> None:
         if not event.subject:
             if event.name == "connection-established":
+                self._put_questions()
                 await self._catch_up()
             return
         if event.name in _STARTS:

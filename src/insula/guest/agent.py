@@ -9,6 +9,7 @@ from typing import Protocol
 
 from insula.guest import identity, processors, seed
 from insula.guest.parking import Parked
+from insula.guest.qubesdb import SOCKET_PATH, Server, Store
 from insula.guest.requests import Requests
 from insula.guest.session import SessionGate
 from insula.protocol import control
@@ -32,7 +33,8 @@ from insula.qrexec.programs import NotStartedError, Program, Searches, resolve
 
 CONTROL_PORT = "org.insula.control"
 DATA_PORT = "org.insula.data.{}"
-_DEFAULT_USER = "user"
+_DEFAULT_USER = b"user"
+_SEED_KEY = "/qubes-random-seed"
 _PARAMETERS_SIZE = 8
 _REHEARSED = "DEFAULT:nogui:QUBESRPC qubes.VMExec+true dom0"
 
@@ -73,7 +75,8 @@ class Agent:
         self._state = state
         self._parked: Parked | None = None
         self._seeded = False
-        self._qubesdb: dict[str, str] = {}
+        self._qubesdb = Store()
+        self._own_keys: dict[bytes, bytes | None] = {}  # what programs of this qube wrote
         self._scanner = PrefixScanner(CONTROL_PREFIX)
         self._received = bytearray()
         self._in_session = False
@@ -85,6 +88,8 @@ class Agent:
         self._handed_over: dict[tuple[int, int], int] = {}
         path = Path(os.environ.get("INSULA_AGENT_SOCKET", AGENT_SOCKET))
         self._requests = Requests(loop, path, self._ask, self._caller_over)
+        database = Path(os.environ.get("INSULA_QUBESDB_SOCKET", SOCKET_PATH))
+        self._database = Server(loop, database, self._qubesdb, self._wrote)
         self._control = ports.open(CONTROL_PORT)
         self._control.on_data = self._take
         self._operations: dict[int, Callable[[bytes], None]] = {
@@ -92,6 +97,8 @@ class Agent:
             ControlType.IDENTITY: self._take_identity,
             ControlType.CLOCK: self._take_clock,
             ControlType.PROCESSORS: self._take_processors,
+            ControlType.KEY: lambda body: self._take_key(ControlType.KEY, body),
+            ControlType.KEY_GONE: lambda body: self._take_key(ControlType.KEY_GONE, body),
             ControlType.ATTACH: self._take_attach,
             ControlType.PARK: lambda _body: self._park(),
             ControlType.SHUTDOWN: lambda _body: self._shut_down(),
@@ -130,6 +137,8 @@ class Agent:
             + AgentHello(control.VERSION, self._state, sessions).encode()
             + hello()
         )
+        for path, value in self._own_keys.items():
+            self._send(control.Key(path, value).encode())
 
     def _send(self, encoded: bytes) -> None:
         self._control.write(encoded)
@@ -152,7 +161,10 @@ class Agent:
     def _take_identity(self, body: bytes) -> None:
         self._require_seed()
         who = control.Identity.decode(body)
-        self._qubesdb = who.qubesdb
+        keys = dict(who.qubesdb)
+        keys.pop(_SEED_KEY, None)  # It is the kernel's alone.
+        self._own_keys.clear()
+        self._qubesdb.replace(keys)
         self._state = AgentState.STARTING
         status = Status(0)
         if self._system:
@@ -185,6 +197,19 @@ class Agent:
         if self._system:
             processors.use_all(self._loop.after)
 
+    def _wrote(self, path: bytes, value: bytes | None) -> None:
+        """A program of this qube changed a key: dom0 is to know."""
+        self._own_keys[path] = value
+        if self._in_session:
+            self._send(control.Key(path, value).encode())
+
+    def _take_key(self, kind: ControlType, body: bytes) -> None:
+        key = control.Key.decode(kind, body)
+        if key.value is None:
+            self._qubesdb.remove(key.path)
+        elif self._qubesdb.read(key.path) != key.value:
+            self._qubesdb.write(key.path, key.value)
+
     def _take_attach(self, body: bytes) -> None:
         attach = Attach.decode(body)
         for running in tuple(self._calls.values()):
@@ -200,7 +225,7 @@ class Agent:
                 identity.wait_for_windows()
                 self._parked = Parked()
                 identity.rehearse()
-                resolve(parse_command(_REHEARSED), _DEFAULT_USER, self._searches)
+                resolve(parse_command(_REHEARSED), _DEFAULT_USER.decode(), self._searches)
             except Exception as error:
                 status = Status(1, f"{type(error).__name__}: {error}")
         self._state = AgentState.PARKED
@@ -232,7 +257,7 @@ class Agent:
             return
         try:
             command = parse_command(parameters.text or "")
-            default_user = self._qubesdb.get("/default-user", _DEFAULT_USER)
+            default_user = (self._qubesdb.read(b"/default-user") or _DEFAULT_USER).decode()
             prepared = resolve(command, default_user, self._searches, login=self._system)
             if isinstance(prepared, Program) and prepared.after_session and command.service:
                 user, source = prepared.user.pw_name, command.service.source

@@ -13,6 +13,7 @@ from typing import Any
 
 from insula.protocol.errors import ProtocolError
 from insula.protocol.frames import frame
+from insula.protocol.qubesdb import is_key, is_prefix, is_value
 from insula.protocol.resync import NONCE_SIZE
 
 VERSION = 1
@@ -37,6 +38,8 @@ class ControlType(enum.IntEnum):
     PARKED = 0x1008  # agent: status and text
     SHUTDOWN = 0x1009  # daemon: end cleanly
     PROCESSORS = 0x100A  # daemon: it has further processors, to be used
+    KEY = 0x100B  # both: a QubesDB key has a value now
+    KEY_GONE = 0x100C  # both: one is gone, or all below a path that ends in a slash
 
 
 class AgentState(enum.IntEnum):
@@ -212,6 +215,35 @@ class Attach:
         if len(body) != _ATTACH.size:
             raise ProtocolError(f"attach of {len(body)} bytes")
         return cls(*_ATTACH.unpack(body))
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A change of QubesDB (in-qube.md section 1.1). value: None when the key is gone."""
+
+    path: bytes
+    value: bytes | None = None
+
+    def encode(self) -> bytes:
+        if self.value is None:
+            return frame(ControlType.KEY_GONE, self.path)
+        return frame(ControlType.KEY, self.path + b"\0" + self.value)
+
+    @classmethod
+    def decode(cls, kind: ControlType, untrusted: bytes) -> "Key":
+        """Read and check one.
+
+        Raises:
+            ProtocolError: it is no key, or no value.
+        """
+        path, separator, value = untrusted.partition(b"\0")
+        if kind is ControlType.KEY_GONE:
+            if separator or not is_prefix(path):
+                raise ProtocolError("no key is gone")
+            return cls(path)
+        if not separator or not is_key(path) or not is_value(value):
+            raise ProtocolError("no key with a value")
+        return cls(path, value)
 
 
 def park() -> bytes:

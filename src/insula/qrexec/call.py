@@ -70,7 +70,7 @@ class Call:
         self._closes = closes
         self._socket: socket.socket | None = None  # of a service that is one, while it takes input
         self._config: ServiceConfig | None = None  # of that
-        self._connecting = False
+        self._awaiting_start = True  # what comes is kept for a program that is not there yet
         self._one_socket = False
         self._input = -1
         self._input_queue = bytearray()
@@ -105,7 +105,6 @@ class Call:
         if isinstance(prepared, Program):
             self._run(prepared)
         elif prepared.connecting:
-            self._connecting = True
             connection = prepared.connection.fileno()
             self._loop.add(connection, WRITE, lambda _events: self._connected(prepared))
         else:
@@ -135,6 +134,7 @@ class Call:
         if self._one_socket:
             self.use_one_socket()
         self._loop.on_exit(process.pid, self._ended)
+        self._feed()
 
     def use_one_socket(self) -> None:
         """Take the program's output from where its input goes (qrexec-wire.md section 7.8)."""
@@ -152,7 +152,6 @@ class Call:
     def _connected(self, conversation: Conversation) -> None:
         """A connection was made, or could not be."""
         connection = conversation.connection
-        self._connecting = False
         self._loop.drop(connection.fileno())
         if self._lost_already or connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             connection.close()
@@ -176,6 +175,7 @@ class Call:
         self._feed()
 
     def _take_input_to(self, descriptor: int) -> None:
+        self._awaiting_start = False
         self._input = descriptor
         self._loop.add(descriptor, HANGUP, self._input_ready)
 
@@ -186,6 +186,7 @@ class Call:
 
     def fail(self, code: int) -> None:
         """Answer that the program could not be started."""
+        self._awaiting_start = False
         if not self._quiet:
             ends = [frame(MessageType.DATA_STDOUT), frame(MessageType.DATA_STDERR)]
             self._port.write(b"".join(reversed(ends) if self._keep_stderr else ends))
@@ -236,7 +237,7 @@ class Call:
     def _take_message(self, kind: MessageType, body: bytes) -> None:
         if kind not in (MessageType.DATA_STDIN, MessageType.DATA_STDOUT):
             return
-        if self._input < 0 and not self._connecting:
+        if self._input < 0 and not self._awaiting_start:
             return
         if body:
             self._input_queue += body

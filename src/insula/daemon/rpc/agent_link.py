@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from insula.protocol import control
-from insula.protocol.control import AgentHello, Attach, ControlType, Seeded, Status
+from insula.protocol.control import AgentHello, Attach, ControlType, Key, Seeded, Status
 from insula.protocol.errors import ProtocolError, ReportableError
 from insula.protocol.frames import RawFrame, frame, take_raw_frame
 from insula.protocol.qrexec import MessageType
 from insula.protocol.resync import CONTROL_PREFIX, NONCE_SIZE, MarkerFinder
 
+MOST_EARLY_KEYS = 256
 MAX_QUEUED = 4 * 1024 * 1024  # bytes we hold for an agent that does not read
 _READ_SIZE = 65_536
 
@@ -47,6 +48,8 @@ class AgentLink:
         self._parked: asyncio.Future[Status] = _future()
         self._ready: asyncio.Future[Status] = _future()
         self._closed = asyncio.Event()
+        self._early_keys: list[Key] = []
+        self._on_key: Callable[[Key], None] | None = None
         self.on_qrexec: Callable[[MessageType, bytes], None] = lambda _type, _body: None
         self.on_closed: Callable[[], None] = lambda: None
 
@@ -110,12 +113,29 @@ class AgentLink:
                 _settle(self._parked, Status.decode(raw.body))
             case ControlType.READY:
                 _settle(self._ready, Status.decode(raw.body))
+            case ControlType.KEY | ControlType.KEY_GONE:
+                self._take_key(Key.decode(ControlType(raw.type), raw.body))
             case _:
                 try:
                     message_type = MessageType(raw.type)
                 except ValueError:
                     raise ProtocolError(f"unknown message type {raw.type:#x}") from None
                 self.on_qrexec(message_type, raw.body)
+
+    def on_key(self, take: Callable[[Key], None]) -> None:
+        """Say what takes the keys that the qube writes, and those that it wrote so far."""
+        self._on_key = take
+        early, self._early_keys = self._early_keys, []
+        for key in early:
+            take(key)
+
+    def _take_key(self, untrusted: Key) -> None:
+        if self._on_key is not None:
+            self._on_key(untrusted)
+        elif len(self._early_keys) < MOST_EARLY_KEYS:
+            self._early_keys.append(untrusted)
+        else:
+            raise ProtocolError("more keys than a qube writes while it starts")
 
     def _end(self) -> None:
         if self._closed.is_set():

@@ -184,6 +184,7 @@ class MemoryEngine:
             "INSULA_PORTS_DIR": str(ports),
             "INSULA_NO_SYSTEM": "1",
             "INSULA_AGENT_SOCKET": str(ports / "agent"),
+            "INSULA_QUBESDB_SOCKET": str(ports / "qubesdb"),
             **({"INSULA_PARKED": "1"} if spec.golden is not None else {}),
         }
         process = await asyncio.create_subprocess_exec(
