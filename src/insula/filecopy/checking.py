@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from insula.filecopy.sending import SourceError
 from insula.protocol.filecopy_names import check_link, is_shown_safely
 
+_MAX_SIZE = 2**64 - 1
+
 
 @dataclass(slots=True)
 class Checked:
@@ -28,8 +30,13 @@ def check(paths: list[bytes], *, ignore_links: bool) -> Checked:
         base = path.rpartition(b"/")[2]
         if base in (b"", b".", b".."):
             raise SourceError(f"{os.fsdecode(path)!r} has no name of its own")
-        for name, full, status in _walk(path, base):
-            _look(found, name, full, status, ignore_links=ignore_links)
+        try:
+            for name, full, status in _walk(path, base):
+                _look(found, name, full, status, ignore_links=ignore_links)
+        except RecursionError:
+            raise SourceError(
+                f"{os.fsdecode(path)}: directories lie too deep in each other"
+            ) from None
     return found
 
 
@@ -48,6 +55,8 @@ def _look(
         found.safe &= is_shown_safely(target)
     if stat.S_ISLNK(status.st_mode) or stat.S_ISREG(status.st_mode):
         found.size += status.st_size
+        if found.size > _MAX_SIZE:
+            raise SourceError("more than 2^64 bytes cannot be sent at once")
     found.safe &= is_shown_safely(name)
 
 

@@ -8,6 +8,8 @@ _NEW_NAMESPACE, _NEW_USER = 0x0002_0000, 0x1000_0000
 _BIND, _REMOUNT = 4096, 32
 _NO_SETUID, _NO_DEVICES, _NO_EXEC = 2, 4, 8
 _PRIVATE, _RECURSIVE = 1 << 18, 16384
+_CAPABILITY_VERSION = 0x2008_0522
+_SET_DUMPABLE = 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -40,6 +42,25 @@ def confine(directory: int) -> None:
     _mount(b".", b".", _BIND | _REMOUNT | _NO_SETUID | _NO_DEVICES | _NO_EXEC)
     os.chroot(".")
     os.chdir("/")
+
+
+def own_process() -> None:
+    """After a change of user, let the process write its own files below /proc again.
+
+    Raises:
+        OSError: the kernel does not let it.
+    """
+    _check(_libc.prctl(_SET_DUMPABLE, 1, 0, 0, 0))
+
+
+def drop_privileges() -> None:
+    """Give up what being root in a namespace of one's own allows: a mode that forbids, forbids.
+
+    Raises:
+        OSError: the kernel does not let it.
+    """
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    _check(_libc.capset(header, (ctypes.c_uint32 * 6)()))
 
 
 def sync_file_system(descriptor: int) -> None:

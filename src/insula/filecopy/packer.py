@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 
 from insula.filecopy.sending import Sender, SourceError
 from insula.protocol.errors import ProtocolError
-from insula.protocol.filecopy import MAX_REPLY_NAME, Reply
+from insula.protocol.filecopy import Reply
 
 _EXIT_FAILED, _EXIT_CANCELLED = 1, 32
 _KIB = 1024
-_MOST = MAX_REPLY_NAME + 64
 _MEANINGS = {
     errno.EEXIST: "already exists in the incoming directory",
     errno.EINVAL: "the data that came was corrupted",
@@ -32,20 +31,25 @@ def main(words: Sequence[str] | None = None) -> int:
         print("usage: qfile-agent [--ignore-symlinks] [--] FILE...", file=sys.stderr)
         return _EXIT_FAILED
     told, done = _progress()
+    whole = False
     sender = Sender(1, _is_answered, told, ignore_links=ignore_links)
     try:
         if all(sender.send(os.fsencode(path.rstrip("/") or path)) for path in paths):
             sender.end()
+            whole = True
             told(sender.sent)
     except SourceError as error:
         print(f"qfile-agent: {error}", file=sys.stderr)
+        return _EXIT_FAILED
+    except RecursionError:
+        print("qfile-agent: directories lie too deep in each other", file=sys.stderr)
         return _EXIT_FAILED
     except _CancelledError:
         return _EXIT_CANCELLED
     except OSError:
         pass  # It takes no more: its reply says why.
     done()
-    return _conclude(sender.crc)
+    return _conclude(sender.crc, whole=whole)
 
 
 def _parse(words: Sequence[str]) -> tuple[bool, list[str]]:
@@ -64,10 +68,10 @@ def _is_answered() -> bool:
     return bool(select.select([0], [], [], 0)[0])
 
 
-def _conclude(crc: int) -> int:
+def _conclude(crc: int, *, whole: bool) -> int:
     """Read the reply; the exit code."""
     received = b""
-    while len(received) < _MOST and (data := os.read(0, _MOST - len(received))):
+    while (wanted := Reply.wanted(received)) and (data := os.read(0, wanted)):
         received += data
     try:
         reply = Reply.decode(received)
@@ -79,7 +83,7 @@ def _conclude(crc: int) -> int:
         name = f': "{reply.shown_name}"' if reply.shown_name else ""
         print(f"qfile-agent: {_meaning(reply.code)}{name}", file=sys.stderr)
         return _EXIT_FAILED
-    if reply.crc != crc:
+    if reply.crc != crc or not whole:
         print("qfile-agent: what arrived is not what was sent", file=sys.stderr)
         return _EXIT_FAILED
     return 0

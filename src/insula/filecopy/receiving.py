@@ -150,33 +150,33 @@ class Receiver:
         except _EndedError:
             raise _FailedError(LEGAL_EOF, None) from None
         self._last = name
-        self._count(header)
+        self._files += 1
+        if self._rules.max_files and self._files > self._rules.max_files:
+            raise _FailedError(errno.EDQUOT, name)
         if code := check_name(name, any_characters=self._rules.any_names):
             raise _FailedError(code, name)
         self._take(header, name)
         return True
 
-    def _count(self, header: Header) -> None:
-        """Hold a record against the limits, before anything of it is read."""
-        self._files += 1
-        rules = self._rules
-        if rules.max_files and self._files > rules.max_files:
-            raise _FailedError(errno.EDQUOT, self._last)
-        if stat.S_ISDIR(header.mode):
-            return
-        self._bytes += header.filelen
-        if header.filelen > _MAX_SIZE or (rules.max_bytes and self._bytes > rules.max_bytes):
+    def _count(self, size: int) -> None:
+        """Hold what a record has to come against the limits, before anything of it is read."""
+        self._bytes += size
+        most = self._rules.max_bytes
+        if size > _MAX_SIZE or (most and self._bytes > most):
             raise _FailedError(errno.EDQUOT, self._last)
 
     def _take(self, header: Header, name: bytes) -> None:
         directory, _, base = name.rpartition(b"/")
         if stat.S_ISREG(header.mode):
+            self._count(header.filelen)
             self._rules.told(name)
             self._wait_for_space(header.filelen)
             self._take_file(header, self._open(directory), base)
         elif stat.S_ISDIR(header.mode) and self._rules.directories:
             _make_directory(header, self._open(directory), base)
+            self._bytes += header.filelen  # Only what comes after it is held against the limit.
         elif stat.S_ISLNK(header.mode) and self._rules.links:
+            self._count(header.filelen)
             self._rules.told(name)
             self._take_link(header, name)
         else:

@@ -9,7 +9,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from insula.filecopy.confining import confine, sync_file_system
+from insula.filecopy.confining import (
+    confine,
+    drop_privileges,
+    own_process,
+    sync_file_system,
+)
 from insula.filecopy.receiving import BadTimesError, Receiver, Rules
 
 _INCOMING = "QubesIncoming"
@@ -48,7 +53,9 @@ def parse(words: Sequence[str]) -> Options:
         if word == "--":
             break
         name, equals, value = word.partition("=")
-        if word in ("-w", "--wait-for-space"):
+        if word.startswith("-w") and word != "-w":
+            rules = replace(rules, spare=_number(word[2:]))
+        elif word in ("-w", "--wait-for-space"):
             if not rest:
                 raise UsageError(f"{word} takes a number of bytes")
             rules = replace(rules, spare=_number(rest.pop(0)))
@@ -117,7 +124,7 @@ def main(words: Sequence[str] | None = None) -> int:
         _become(options.uid)
         top = _open(options)
         return _receive(top, rules)
-    except OSError as error:
+    except (OSError, KeyError) as error:
         print(f"qfile-unpacker: {error}", file=sys.stderr)
         return _EXIT_FAILED
 
@@ -135,6 +142,7 @@ def _become(uid: int) -> None:
     os.initgroups(user.pw_name, user.pw_gid)
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
     os.setresuid(uid, uid, uid)
+    own_process()
 
 
 def _open(options: Options) -> int:
@@ -156,6 +164,8 @@ def _receive(top: int, rules: Rules) -> int:
     processes = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         confine(top)
+        if os.geteuid():
+            drop_privileges()
         top = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         # Every name is opened without following links in any case.

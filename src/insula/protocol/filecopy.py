@@ -94,6 +94,15 @@ class Reply(NamedTuple):
             raise ProtocolError(f"a reply with a name of {length} bytes")
         return cls(code, crc, name[:length])
 
+    @staticmethod
+    def wanted(untrusted: bytes) -> int:
+        """How many bytes more of a reply may come after these; 0 when it is whole."""
+        long = _REPLY.size + _LENGTH.size
+        if len(untrusted) < long:
+            return long - len(untrusted)
+        length: int = _LENGTH.unpack_from(untrusted, _REPLY.size)[0]
+        return max(0, long + min(length, MAX_REPLY_NAME) - len(untrusted))
+
     @property
     def shown_name(self) -> str:
         """The last name as it may be shown."""

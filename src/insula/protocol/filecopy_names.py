@@ -67,10 +67,10 @@ def check_link(
     depth = name.count(b"/") + 1
     if unsafe:
         return 0
-    if not any_characters and not is_shown_safely(target):
-        return errno.EILSEQ
     if depth < 2 or target.startswith(b"/"):
         return errno.ENOLINK
+    if not any_characters and not is_shown_safely(target):
+        return errno.EILSEQ
     upwards, ordinary = 0, False
     for part in target.split(b"/"):
         if part == b"..":

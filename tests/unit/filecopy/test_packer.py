@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from insula.filecopy.checking import check
 from insula.filecopy.sending import SourceError
@@ -117,3 +120,35 @@ def test_names_and_links_are_looked_at_before(tmp_path: Path) -> None:
         check([path], ignore_links=False)
     with pytest.raises(SourceError):
         check([b".."], ignore_links=False)
+
+
+def test_a_reply_is_taken_without_waiting_for_the_end_of_the_connection(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    sent = pack(tmp_path, "a")[1]
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, Reply(0, zlib.crc32(sent), b"a").encode())
+        # It is there from the start, so it comes before all is sent: no success.
+        done = subprocess.run(
+            [sys.executable, "-m", "insula.filecopy.packer", "a"],
+            stdin=reading,
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+            cwd=tmp_path,
+        )
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert done.returncode == 1
+    assert b"not what was sent" in done.stderr
+
+
+@given(st.builds(Reply, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.binary()))
+def test_a_reply_wants_exactly_its_own_bytes(reply: Reply) -> None:
+    whole = reply.encode()
+    received = b""
+    while wanted := Reply.wanted(received):
+        assert len(received) + wanted <= len(whole)
+        received += whole[len(received) :][:wanted]
+    assert Reply.decode(received) == reply

@@ -41,10 +41,12 @@ def reply(code: int, crc: int, last: bytes | None = None) -> bytes:
     return out if last is None else out + struct.pack("<I", len(last)) + last
 
 
-def unpack(directory: Path, stream: bytes, *options: str, **environment: str) -> tuple[int, bytes]:
+def unpack(
+    directory: Path, stream: bytes, *options: str, user: str = "", **environment: str
+) -> tuple[int, bytes]:
     """Exit status and reply of a whole process."""
     done = subprocess.run(
-        [sys.executable, "-m", "insula.filecopy.unpacker", *options, "", str(directory)],
+        [sys.executable, "-m", "insula.filecopy.unpacker", *options, "--", user, str(directory)],
         input=stream,
         capture_output=True,
         timeout=TIMEOUT,

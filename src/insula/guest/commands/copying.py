@@ -94,7 +94,10 @@ def _send(program: str, target: str, paths: Sequence[str], options: _Options) ->
         print(f"{program}: {error}", file=sys.stderr)
         return 1
     environment = {"FILECOPY_TOTAL_BYTES": str(found.size)}
-    environment["PROGRESS_TYPE"] = "console" if options.progress and os.isatty(2) else "none"
+    if not options.progress:
+        environment["PROGRESS_TYPE"] = "none"
+    elif os.environ.get("PROGRESS_TYPE") != "gui":  # what a file manager asks for
+        environment["PROGRESS_TYPE"] = "console"
     return call(
         target,
         _SERVICE if found.safe else _SERVICE + _ANY_NAMES,
