@@ -1,13 +1,12 @@
 """qvm-copy and qvm-move, to a qube that is asked for or named (filecopy.md section 9)."""
 
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from insula.filecopy.checking import check
+from insula.filecopy.removing import remove
 from insula.filecopy.sending import SourceError
 from insula.guest.commands.calling import call
 
@@ -63,7 +62,7 @@ def _main(program: str, words: Sequence[str] | None, *, move: bool, named: bool)
     paths = [path[:-1] if path.endswith("/") and path != "/" else path for path in rest]
     code = _send(program, target, paths, options)
     if code == 0 and move:
-        _remove(paths)
+        code = remove(paths)
     if named:
         short = "qvm-move" if move else "qvm-copy"
         print(f"{program}: {short} without a name asks where to, in a window", file=sys.stderr)
@@ -108,15 +107,6 @@ def _send(program: str, target: str, paths: Sequence[str], options: _Options) ->
         options=["--filter-escape-chars-stderr"],
         environment=environment,
     )
-
-
-def _remove(paths: Sequence[str]) -> None:
-    """Remove what is over there by now."""
-    for path in map(Path, paths):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def _usage(program: str, *, move: bool, named: bool) -> str:
