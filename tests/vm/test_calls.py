@@ -166,3 +166,40 @@ def test_a_running_qube_reads_what_it_is_told(instance: Instance) -> None:
         assert reading.stdout is not None
         assert reading.stdout.readline() == b"mauve\n"
     assert instance.say("qvm-run", "-p", "caller", "qubesdb-read /name") == "caller\n"
+
+
+def test_documents_and_pictures_are_made_anew_in_a_disposable(
+    instance: Instance, policy: Path
+) -> None:
+    policy.write_text("qubes.PdfConvert * @anyvm @dispvm allow\n")
+    instance.say("qvm-create", "--label", "red", "mould")
+    try:
+        instance.say("qvm-prefs", "mould", "template_for_dispvms", "True")
+        instance.say("qvm-prefs", "caller", "default_dispvm", "mould")
+        draw = (
+            "python3 -c \"from PIL import Image; a = Image.new('RGB', (200, 100), 'red'); "
+            "a.save('in.png'); a.save('in.pdf', save_all=True, append_images=[a])\" && "
+            "qvm-convert-img in.png out.png && qvm-convert-pdf in.pdf 2> /dev/null && "
+            "python3 -c \"from PIL import Image; a = Image.open('out.png'); "
+            'print(a.getpixel((5, 5)))" && '
+            "pdfinfo in.trusted.pdf | grep Pages && ls QubesUntrustedPDFs"
+        )
+        said = instance.say("qvm-run", "-p", "caller", draw).split("\n")
+        assert said[0] == "(255, 0, 0, 255)"
+        assert said[1].split() == ["Pages:", "2"]
+        assert said[2] == "in.pdf"
+    finally:
+        instance.say("qvm-prefs", "--default", "caller", "default_dispvm")
+        instance.remove("mould")
+
+
+def test_dom0_copies_files_to_a_qube(instance: Instance, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("of dom0")
+    instance.say("qvm-copy-to-vm", "callee", str(tmp_path / "file"))
+    assert instance.say("qvm-run", "-p", "callee", "cat QubesIncoming/dom0/file") == "of dom0"
+
+
+def test_a_qube_asks_for_features(instance: Instance) -> None:
+    ask = "qvm-features-request qrexec=1 --commit; qubesdb-read /features-request/qrexec"
+    assert instance.say("qvm-run", "-p", "caller", ask) == "1\n"
+    assert instance.command("qvm-run", "-p", "caller", "qvm-features-request").returncode

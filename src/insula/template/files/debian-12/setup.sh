@@ -15,8 +15,8 @@ cp --archive /usr/local /usr/local.orig
 for command in qfile-agent qfile-unpacker qrexec-client-vm qrexec-fork-server qubes-desktop-run qubes-open qvm-connect-tcp \
     qvm-convert-img qvm-convert-pdf qvm-copy qvm-copy-to-vm qvm-features-request qvm-move \
     qvm-move-to-vm qvm-open-in-dvm qvm-open-in-vm qvm-run-vm qvm-sync-clock qvm-actions.sh \
-    qubesdb-cmd qubesdb-list qubesdb-multiread qubesdb-read qubesdb-rm qubesdb-watch \
-    qubesdb-write qubes-gpg-client qubes-gpg-client-wrapper; do
+    qubesdb-cmd qubesdb-list qubesdb-multiread qubesdb-read qubesdb-read-bool qubesdb-rm \
+    qubesdb-watch qubesdb-write; do
     ln -s "/usr/lib/insula/bin/$command" "/usr/bin/$command"
 done
 ln -s /usr/lib/insula/lib /usr/lib/qubes
