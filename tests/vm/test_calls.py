@@ -154,9 +154,12 @@ def test_the_clock_is_set_by_dom0s(instance: Instance) -> None:
 
 
 def test_applications_are_listed_and_started(instance: Instance) -> None:
+    own = "mkdir -p .local/share/applications && cd .local/share/applications"
+    entry = r"printf '[Desktop Entry]\nName=Own\nExec=xterm -x\n' > own.desktop"
+    instance.say("qvm-run", "-p", "callee", f"{own} && {entry}")
     said = instance.say("qvm-run", "-p", "--service", "callee", "qubes.GetAppmenus")
-    assert "mousepad" in said
-    assert "Exec=qubes-desktop-run " in said
+    assert "own.desktop:Exec=qubes-desktop-run own.desktop" in said
+    assert "mousepad" not in said  # That is its template's to tell.
 
 
 def test_a_running_qube_reads_what_it_is_told(instance: Instance) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import insula.guest
-from insula.guest.services import hooks
+from insula.guest.services import hooks, menus
 
 TIMEOUT = 30.0  # seconds
 FILES = Path(insula.guest.__path__[0], "files")
@@ -77,3 +77,25 @@ def test_what_came_is_among_the_places_of_file_managers_once(tmp_path: Path) -> 
     assert bookmarks.read_text() == f"file://{tmp_path}/QubesIncoming\n"
     refused = subprocess.run(["/bin/sh", "-c", script, "x", "other"], check=False, timeout=TIMEOUT)
     assert refused.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("marker", "listed"),
+    [
+        ("persistent-full", ["own", "shared"]),
+        ("persistent-rw-only", ["own"]),
+        ("persistent-none", []),
+    ],
+)
+def test_menus_have_what_the_qube_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marker: str, listed: list[str]
+) -> None:
+    folders = [tmp_path / name for name in ("own", "shared")]
+    (tmp_path / marker).touch()
+    monkeypatch.setattr(menus, "_RUN", tmp_path)
+    monkeypatch.setattr(menus, "data_folders", lambda: folders)
+    devices = {Path("/rw"): 1, folders[0]: 1, folders[1]: 2}
+    monkeypatch.setattr(menus, "_device", devices.__getitem__)
+    for folder in folders:
+        folder.mkdir()
+    assert [folder.name for folder in menus.persistent_folders()] == listed

@@ -1,6 +1,5 @@
 """The services qubes.GetAppmenus and qubes.StartApp, and qubes-desktop-run (in-qube.md 4.3)."""
 
-import os
 import shlex
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from insula.guest.handlers import ENTRY_GROUP, data_folders, group_of
 
 _SUFFIX = ".desktop"
 _HIDDEN_CATEGORY = "Screensaver;"
-_QUBESDB_PERSISTENCE = Path("/run/qubes-vm-persistence")
+_RUN = Path("/run/qubes")  # where markers of what a qube keeps lie
 
 
 def get_appmenus() -> int:
@@ -75,11 +74,10 @@ def applications(folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:
 
 def persistent_folders() -> list[Path]:
     """The data folders whose content this qube keeps."""
-    kept = _read(_QUBESDB_PERSISTENCE).strip() or os.environ.get("QUBES_VM_PERSISTENCE", "full")
-    if kept == "none":
+    if (_RUN / "persistent-none").exists():
         return []
     folders = data_folders()
-    if kept == "full":
+    if not (_RUN / "persistent-rw-only").exists():
         return folders
     private = _device(Path("/rw"))
     return [folder for folder in folders if folder.is_dir() and _device(folder) == private]
