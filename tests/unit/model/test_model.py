@@ -220,7 +220,19 @@ def test_kernel_options_follow_from_what_boots(system: System, template: Qube, w
     template.properties["kernelopts"] = "a=b"
     assert value_of(system, work, "kernelopts") == ""
     system.dom0.features["suspend-s0ix"] = "1"
-    assert value_of(system, work, "kernelopts") == "qubes_exp_pm_use_suspend=1"
+    assert value_of(system, work, "kernelopts") == " qubes_exp_pm_use_suspend=1"
+
+
+def test_a_kernel_can_bring_its_own_options(system: System, template: Qube, work: Qube) -> None:
+    system.kernel_options = {("6.1", False): "quiet", ("6.1", True): "swiotlb=8192"}
+    template.properties["kernel"] = "6.1"
+    assert value_of(system, work, "kernelopts") == given_kernelopts(system, work) == "quiet"
+    template.properties["kernelopts"] = "a=b"
+    assert value_of(system, work, "kernelopts") == "a=b"
+    work.assignments = (Assignment(devclass="pci", backend=None, port="00_1", mode="required"),)
+    assert value_of(system, work, "kernelopts") == "swiotlb=8192"
+    system.dom0.features["suspend-s0ix"] = "1"
+    assert value_of(system, work, "kernelopts") == "swiotlb=8192 qubes_exp_pm_use_suspend=1"
 
 
 def test_keyboards_follow_chains_of_gui_qubes_and_no_loops(system: System, work: Qube) -> None:

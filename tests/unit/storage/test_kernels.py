@@ -51,3 +51,14 @@ async def test_name_that_is_no_kernels_finds_nothing(home: Path, name: str) -> N
     if name != "none":
         with pytest.raises(StorageError, match="cannot be called"):
             await kernels.install(name, home.parent / "vmlinuz", home.parent / "initrd")
+
+
+async def test_options_that_a_kernel_brings_are_read(home: Path) -> None:
+    kernels = Kernels(home)
+    for name in ("a", "b"):
+        await kernels.install(name, home.parent / "vmlinuz", home.parent / "initrd")
+    assert kernels.options() == {}
+    (home / "kernels" / "a" / "default-kernelopts-nopci.txt").write_bytes(b"quiet x=1\n")
+    (home / "kernels" / "b" / "default-kernelopts-pci.txt").write_bytes(b"")
+    (home / "kernels" / "b" / "default-kernelopts-nopci.txt").write_bytes(b"\xff")
+    assert kernels.options() == {("a", False): "quiet x=1", ("b", True): ""}

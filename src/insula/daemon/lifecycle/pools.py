@@ -125,4 +125,4 @@ class Pools:
             world = self._world
             if pool.name in world.system.pools:
                 world.kernels.use(pool)
-            world.system.kernels = frozenset(world.kernels.names())
+            world.look_for_kernels()

@@ -64,7 +64,12 @@ class World:
         for pool in self.system.pools.values():
             self.storage.use(pool)
             self.kernels.use(pool)
+        self.look_for_kernels()
+
+    def look_for_kernels(self) -> None:
+        """Let the system know which kernels there are, and with which options they want to boot."""
         self.system.kernels = frozenset(self.kernels.names())
+        self.system.kernel_options = self.kernels.options()
 
     def lock(self, uuid: UUID) -> asyncio.Lock:
         """The lock under which a qube is started, ended, removed or has its volumes changed."""

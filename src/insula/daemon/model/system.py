@@ -1,6 +1,6 @@
 """The whole system: its qubes, labels and settings, and how one is found from another. No I/O."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -16,6 +16,9 @@ _LONGEST_CHAIN = 64  # qubes; templates and netvms refer to each other without l
 class System:
     """host_memory: MiB. kernels: names of those installed. properties: those that were set.
 
+    kernel_options: what a kernel wants on its command line, of its own, with devices of the host's
+    PCI bus (True) and without.
+
     Qubes come and go by add and remove alone.
     """
 
@@ -24,6 +27,7 @@ class System:
     pools: dict[str, Pool] = field(default_factory=built_in_pools)
     properties: dict[str, Value] = field(default_factory=dict)
     kernels: frozenset[str] = frozenset()
+    kernel_options: Mapping[tuple[str, bool], str] = field(default_factory=dict)
     host_memory: int = 0
     _named: dict[str, Qube] = field(init=False)
 

@@ -11,6 +11,8 @@ from insula.daemon.storage.errors import StorageError, space, told
 from insula.daemon.storage.places import KERNELS, Places
 
 IMAGE, INITRD = "vmlinuz", "initrd"
+_OPTIONS = {True: "default-kernelopts-pci.txt", False: "default-kernelopts-nopci.txt"}
+_LONGEST_OPTIONS = 2048  # bytes, which is what Linux takes on x86
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", re.ASCII)
 
 
@@ -62,6 +64,19 @@ class Kernels:
                     return pool
         raise NoSuchKernelError(name)
 
+    def options(self) -> dict[tuple[str, bool], str]:
+        """What kernels want on their command line, with devices of PCI (True) and without."""
+        kernels: dict[str, Path] = {}
+        for pool in self._pools().values():
+            for place in _inside(pool):
+                kernels.setdefault(place.name, place)
+        found = {
+            (name, pci): _options_in(place / file)
+            for name, place in kernels.items()
+            for pci, file in _OPTIONS.items()
+        }
+        return {key: options for key, options in found.items() if options is not None}
+
     def taken_from(self, pool: str) -> frozenset[str]:
         """Names of the kernels that are a pool's, and not another's of the same name."""
         return frozenset(name for name in self.names(pool) if self.pool_of(name) == pool)
@@ -112,6 +127,15 @@ def _whole(place: Path) -> bool:
     return not place.name.startswith(".") and all(
         (place / part).is_file() for part in (IMAGE, INITRD)
     )
+
+
+def _options_in(file: Path) -> str | None:
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(_LONGEST_OPTIONS).decode("ascii").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError):  # Most kernels have none, and this is no reason to stop.
+        return None
+    return text if text.isprintable() else None
 
 
 def _inside(place: Path) -> list[Path]:

@@ -12,7 +12,7 @@ _DEFAULT_MAXMEM = 4000  # MiB
 _START_MODE = "snapshot"
 _LONGEST_CHAIN = 64
 _KERNELOPTS = "swiotlb=2048"
-_SUSPEND_IDLE = "qubes_exp_pm_use_suspend=1"
+_SUSPEND_IDLE = " qubes_exp_pm_use_suspend=1"
 
 
 def system_value(name: str, fallback: Value = None) -> Compute:
@@ -53,11 +53,15 @@ def _kernel(system: System, qube: Qube) -> Value:
 
 
 def given_kernelopts(system: System, qube: Qube) -> str | None:
-    """What somebody wants on the kernel's command line, for the qube or its template."""
+    """What somebody wants on the kernel's command line: for the qube, its template, the kernel."""
     for one in (qube, *system.templates_of(qube)):
         if "kernelopts" in one.properties:
             return str(one.properties["kernelopts"])
-    return None
+    return _options_of_kernel(system, qube)
+
+
+def _options_of_kernel(system: System, qube: Qube) -> str | None:
+    return system.kernel_options.get((str(_kernel(system, qube)), has_pci(qube)))
 
 
 def kernelopts(system: System, qube: Qube) -> str:
@@ -65,8 +69,12 @@ def kernelopts(system: System, qube: Qube) -> str:
     if not _kernel(system, qube):
         return ""
     if has_pci(qube):
-        return _SUSPEND_IDLE if system.dom0.features.get("suspend-s0ix") else ""
-    given = given_kernelopts(system, qube)
+        options = _options_of_kernel(system, qube) or ""
+        return options + (_SUSPEND_IDLE if system.dom0.features.get("suspend-s0ix") else "")
+    template = system.find(qube.template)
+    if template is not None:
+        return str(template.properties.get("kernelopts", kernelopts(system, template)))
+    given = _options_of_kernel(system, qube)
     return _KERNELOPTS if given is None else given
 
 
