@@ -51,7 +51,10 @@ def main() -> None:
                 poll.register(given[0], select.EPOLLIN)
             else:
                 number, connection, nonce = calls[descriptor]
-                data = os.read(descriptor, 65_536)
+                try:
+                    data = os.read(descriptor, 65_536)
+                except BlockingIOError:
+                    continue
                 answers[number] += data
                 text = answers[number].partition(nonce)[2]
                 if not data or (MessageType.DATA_EXIT_CODE, 4) in _messages(text):
