@@ -1,6 +1,5 @@
 """Judging calls by a policy, asking the person where it says so (qrexec-wire.md section 11)."""
 
-import json
 import logging
 import os
 import socket
@@ -14,12 +13,12 @@ from insula.protocol.policy.evaluation import Request, Verdict, choose
 from insula.protocol.policy.rules import ALLOW, ASK, DENY
 from insula.protocol.policy.system import SystemInfo
 from insula.protocol.policy.wire import Question
+from insula.protocol.policy_agent import chosen, encode_ask, encode_notify
 from insula.qrexec.policy_store import PolicyStore
 
 _AGENT_SOCKET = "policy-agent.sock"
 _TIMEOUT = 300.0  # seconds that a person has
 _MOST = 4096  # bytes of an answer
-_ALLOW = "allow:"
 _DENIED = [f"result={DENY}"]
 
 log = logging.getLogger(__name__)
@@ -61,42 +60,26 @@ class Evaluator:
     ) -> Verdict:
         if question.assume_yes:
             return choose(verdict, system, request, verdict.requested)
-        asked = {
-            "source": verdict.source,
-            "service": request.service,
-            "argument": request.argument,
-            "targets": list(verdict.targets),
-            "default_target": verdict.default_target or "",
-            "icons": _icons(described),
-        }
-        answer = self._exchange("policy.Ask", asked).decode("ascii", "replace")
-        target = answer.removeprefix(_ALLOW) if answer.startswith(_ALLOW) else ""
-        return choose(verdict, system, request, target)
+        asked = encode_ask(verdict, request, _icons(described))
+        return choose(verdict, system, request, chosen(self._exchange(asked)))
 
     def _tell(self, verdict: Verdict, request: Request) -> None:
-        told = {
-            "resolution": ALLOW if verdict.outcome == ALLOW else DENY,
-            "source": request.source,
-            "service": request.service,
-            "argument": request.argument,
-            "target": verdict.target or verdict.requested,
-        }
-        self._exchange("policy.Notify", told)
+        resolution = ALLOW if verdict.outcome == ALLOW else DENY
+        self._exchange(encode_notify(resolution, verdict, request))
 
-    def _exchange(self, service: str, fields: dict[str, Any]) -> bytes:
+    def _exchange(self, message: bytes) -> bytes:
         """What the agent answers; nothing where there is none."""
         answer = b""
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(_TIMEOUT)
                 connection.connect(str(self._agent))
-                connection.sendall(f"{service} dom0 name dom0\0".encode())
-                connection.sendall(json.dumps(fields).encode())
+                connection.sendall(message)
                 connection.shutdown(socket.SHUT_WR)
                 while len(answer) < _MOST and (more := connection.recv(_MOST)):
                     answer += more
         except OSError as error:
-            log.warning("%s: nobody is there: %s", service, error)
+            log.warning("nobody is there to be asked or told: %s", error)
         return answer
 
 

@@ -1,19 +1,14 @@
 """A service or command of dom0 itself, for a call that came over the socket vchan."""
 
-import os
 import sys
-from contextlib import suppress
 
 from insula.protocol.command import ServiceCall, parse_descriptor
 from insula.protocol.errors import ProtocolError
 from insula.protocol.qrexec import EXIT_QREXEC_FAILED
-from insula.qrexec import vchan
 from insula.qrexec.call import Call
-from insula.qrexec.loop import Loop
-from insula.qrexec.port import SocketPort
+from insula.qrexec.one_call import serve_channel
 from insula.qrexec.programs import NotStartedError, Searches, resolve_directly
 
-_CHUNK = 65_536
 _WORDS_WITH_TARGET = 4
 
 
@@ -22,31 +17,10 @@ def serve(domain: int, port_number: int, descriptor: str, timeout: float | None)
 
     descriptor: as in qrexec-wire.md section 8, after QUBESRPC.
     """
-    loop = Loop()
-    try:
-        connection = vchan.connect(domain, port_number, timeout)
-    except OSError as error:
-        print(f"data channel: {error}", file=sys.stderr)
-        return EXIT_QREXEC_FAILED
-    connection.setblocking(False)
-    port = SocketPort(loop)
-
-    def over() -> None:
-        loop.running = False
-
-    call = Call(loop, port, b"", over, keep_stderr=True, sockets=True, closes=True)
-    port.use(connection.detach())
-    if call.greet(b""):
-        start(call, descriptor)
-    loop.run()
-    rest = port.take()
-    if rest >= 0:
-        # What is unread in a socket would make the other side see an error.
-        with suppress(OSError):
-            while os.read(rest, _CHUNK):
-                pass
-        os.close(rest)
-    return 0
+    code = serve_channel(
+        domain, port_number, lambda call: start(call, descriptor), timeout=timeout, keep_stderr=True
+    )
+    return EXIT_QREXEC_FAILED if code else 0
 
 
 def start(call: Call, descriptor: str) -> None:

@@ -5,14 +5,17 @@ It comes from dom0, which took names from qubes: everything that is shown has to
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from insula.protocol.errors import ProtocolError
+from insula.protocol.policy.evaluation import Request, Verdict
 
 ASK, NOTIFY = "policy.Ask", "policy.Notify"
 MAX_REQUEST = 4 << 20  # bytes
 DENY = b"deny"
+_ALLOW = "allow:"
 RESOLUTIONS = ("allow", "deny", "fail")
 _HEADER = re.compile(rb"(policy\.(?:Ask|Notify)) dom0(?: name dom0)?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9@_.:-]{1,80}", re.ASCII)
@@ -42,6 +45,41 @@ class Notify:
     service: str
     argument: str
     target: str
+
+
+def encode_ask(verdict: Verdict, request: Request, icons: Mapping[str, str]) -> bytes:
+    """What a verdict of ask has the person asked."""
+    asked = {
+        "source": verdict.source,
+        "service": request.service,
+        "argument": request.argument,
+        "targets": list(verdict.targets),
+        "default_target": verdict.default_target or "",
+        "icons": dict(icons),
+    }
+    return _encoded(ASK, asked)
+
+
+def encode_notify(resolution: str, verdict: Verdict, request: Request) -> bytes:
+    """What the person is told of a call that was decided."""
+    told = {
+        "resolution": resolution,
+        "source": request.source,
+        "service": request.service,
+        "argument": request.argument,
+        "target": verdict.target or verdict.requested,
+    }
+    return _encoded(NOTIFY, told)
+
+
+def chosen(untrusted: bytes) -> str:
+    """The target that an answer names; empty where it is a no."""
+    answer = untrusted.decode("ascii", "replace")
+    return answer.removeprefix(_ALLOW) if answer.startswith(_ALLOW) else ""
+
+
+def _encoded(service: str, fields: Mapping[str, object]) -> bytes:
+    return f"{service} dom0 name dom0\0".encode() + json.dumps(fields).encode()
 
 
 def parse_request(received: bytes) -> Ask | Notify:

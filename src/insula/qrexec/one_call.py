@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
 from insula.protocol.command import Command
@@ -33,9 +34,30 @@ def serve_call(
     command: None where it was not understood, which the caller is told. directly: as who we are,
     without a shell between.
     """
+
+    def begin(call: Call) -> None:
+        signal.signal(signal.SIGUSR1, lambda _number, _frame: call.use_one_socket())
+        _start(call, command, searches, directly=directly)
+
+    return serve_channel(domain, port_number, begin, quiet=quiet)
+
+
+def serve_channel(
+    domain: int,
+    port_number: int,
+    begin: Callable[[Call], None],
+    *,
+    timeout: float | None = CONNECT_TIMEOUT,
+    quiet: bool = False,
+    keep_stderr: bool = False,
+) -> int:
+    """Connect to a caller's channel and serve the call; 0 once the caller was told its end.
+
+    begin: starts what the call is for. quiet, keep_stderr: as in Call.
+    """
     loop = Loop()
     try:
-        connection = vchan.connect(domain, port_number, CONNECT_TIMEOUT)
+        connection = vchan.connect(domain, port_number, timeout)
     except OSError as error:
         print(f"data channel: {error}", file=sys.stderr)
         return 1
@@ -45,11 +67,12 @@ def serve_call(
     def over() -> None:
         loop.running = False
 
-    call = Call(loop, port, b"", over, quiet=quiet, sockets=True, closes=True)
+    call = Call(
+        loop, port, b"", over, quiet=quiet, keep_stderr=keep_stderr, sockets=True, closes=True
+    )
     port.use(connection.detach())
-    signal.signal(signal.SIGUSR1, lambda _number, _frame: call.use_one_socket())
     if call.greet(b""):
-        _start(call, command, searches, directly=directly)
+        begin(call)
     loop.run()
     _close(port)
     return 0 if call.finished_well else 1

@@ -1,21 +1,19 @@
 """Asking the person about a call, and telling of calls (qrexec-wire.md section 11.6)."""
 
 import asyncio
-import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
 from insula.daemon.lifecycle.asking import ASK_TIMEOUT, exchange
 from insula.daemon.model.described import icons
 from insula.daemon.model.system import System
 from insula.protocol.policy.evaluation import Request, Verdict
+from insula.protocol.policy_agent import chosen, encode_ask, encode_notify
 
 SOCKET_NAME = "policy-agent.sock"
 MOST_ASKED = 4  # questions on behalf of one qube that wait for an answer
 _NOTIFY_TIMEOUT = 10.0  # seconds
-_ALLOW = "allow:"
 
 log = logging.getLogger(__name__)
 
@@ -34,30 +32,23 @@ class PolicyAgent:
             log.warning("too many questions", extra={"qube": request.source})
             return None
         self._asked[request.source] += 1
+        asked = encode_ask(verdict, request, icons(self._system))
         try:
             async with asyncio.timeout(ASK_TIMEOUT):
-                untrusted = await exchange(self._path, question(self._system, verdict, request))
+                untrusted = await exchange(self._path, asked)
         except (OSError, TimeoutError) as error:
             log.warning("nobody answers", extra={"service": request.service, "why": repr(error)})
             return None
         finally:
             self._asked[request.source] -= 1
             self._asked += Counter()  # Forgets those of whom nothing is asked.
-        answer = untrusted.decode("ascii", "replace")
-        target = answer.removeprefix(_ALLOW)
-        allowed = answer.startswith(_ALLOW) and target in verdict.targets
-        return target if allowed else None
+        target = chosen(untrusted)
+        return target if target in verdict.targets else None
 
     def tell(self, resolution: str, request: Request, verdict: Verdict) -> None:
         """Tell the person what became of a call, if anybody listens."""
-        told = {
-            "resolution": resolution,
-            "source": request.source,
-            "service": request.service,
-            "argument": request.argument,
-            "target": verdict.target or verdict.requested,
-        }
-        task = asyncio.create_task(self._notify(_message("policy.Notify", told)))
+        message = encode_notify(resolution, verdict, request)
+        task = asyncio.create_task(self._notify(message))
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
@@ -73,20 +64,3 @@ class PolicyAgent:
         for task in self._telling:
             task.cancel()
         await asyncio.gather(*self._telling, return_exceptions=True)
-
-
-def question(system: System, verdict: Verdict, request: Request) -> bytes:
-    """What the agent is asked."""
-    asked = {
-        "source": verdict.source,
-        "service": request.service,
-        "argument": request.argument,
-        "targets": list(verdict.targets),
-        "default_target": verdict.default_target or "",
-        "icons": icons(system),
-    }
-    return _message("policy.Ask", asked)
-
-
-def _message(service: str, fields: Mapping[str, object]) -> bytes:
-    return f"{service} dom0 name dom0\0".encode() + json.dumps(fields).encode()
