@@ -187,6 +187,8 @@ class Call:
     def fail(self, code: int) -> None:
         """Answer that the program could not be started."""
         self._awaiting_start = False
+        if self._lost_already:
+            return
         if not self._quiet:
             ends = [frame(MessageType.DATA_STDOUT), frame(MessageType.DATA_STDERR)]
             self._port.write(b"".join(reversed(ends) if self._keep_stderr else ends))
@@ -287,7 +289,8 @@ class Call:
             self._loop.soon(self._finish_if_done)
         self._passing = False
         self._input_queue.clear()
-        self._port.resume()
+        if not self._lost_already:  # Else the port may serve another call by now.
+            self._port.resume()
 
     def _pass_on(self, descriptor: int, _events: int) -> None:
         """Read one chunk of output and send it."""
