@@ -17,6 +17,7 @@ async def test_a_label_is_made_and_used(instance: Instance) -> None:
     assert await instance.ok(f"{LABEL}.Get", "dom0", "teal") == "0x00AAbb"
     assert await instance.ok(f"{LABEL}.Index", "dom0", "teal") == "9"
     assert await instance.ok(f"{LABEL}.Get", "dom0", "9") == "0x00AAbb"
+    assert await instance.refused(f"{LABEL}.Get", "dom0", "label-9") == "QubesValueError"
     await instance.ok("admin.vm.property.Set", "work", "label", b"teal")
     assert await instance.refused(f"{LABEL}.Remove", "dom0", "teal") == "QubesException"
     await instance.ok("admin.vm.property.Set", "work", "label", b"red")

@@ -1,5 +1,7 @@
 """Properties over the Admin API (admin-api.md sections 3.1, 3.2, 4.3 and 6)."""
 
+from pathlib import Path
+
 import pytest
 
 from insula.daemon.model.qube import QubeClass
@@ -156,6 +158,7 @@ async def test_values_and_defaults_of_the_system(
         ("work", "label", b"red", "red"),
         ("work", "label", b"4", "green"),
         ("work", "label", b"label-6", "blue"),
+        ("work", "label", b"04", "green"),
         ("work", "netvm", b"", ""),
         ("work", "guivm", b"", ""),
         ("work", "kernel", b"", ""),
@@ -205,6 +208,8 @@ VALUE, PROPERTY = "QubesValueError", "QubesPropertyValueError"
         ("work", "kernelopts", b"\x7f", VALUE),
         ("work", "netvm", b"1st", VALUE),
         ("work", "label", b"pink", "QubesLabelNotFoundError"),
+        ("work", "label", b"label-red", "QubesLabelNotFoundError"),
+        ("work", "label", b"label-99", "QubesLabelNotFoundError"),
         ("work", "label", b"", "QubesLabelNotFoundError"),
         # Computed, or not to be set again.
         ("work", "xid", b"1", PROPERTY),
@@ -252,6 +257,9 @@ async def test_what_cannot_be_set(
         ("nonsense", b"", "QubesNoSuchPropertyError"),
         ("default_netvm", b"work", PROPERTY),
         ("default_template", b"work", PROPERTY),
+        ("default_template", b"", PROPERTY),
+        ("default_template", b"nobody", PROPERTY),
+        ("default_shutdown_timeout", b"1.5", VALUE),
         ("default_kernel", b"6.66", PROPERTY),
         ("default_pool", b"nowhere", PROPERTY),
         ("stats_interval", b"x", VALUE),
@@ -263,6 +271,44 @@ async def test_what_of_the_system_cannot_be_set(
 ) -> None:
     assert await instance.refused("admin.property.Set", "dom0", name, payload) == kind
     assert instance.told == []
+
+
+@pytest.mark.parametrize(
+    "name", ["default_qrexec_timeout", "default_shutdown_timeout", "stats_interval"]
+)
+async def test_times_of_the_system_are_any_whole_numbers(instance: Instance, name: str) -> None:
+    for payload, value in ((b"0", "0"), (b"-1", "-1"), (b" 90", "90"), (b"9" * 400, "9" * 400)):
+        await instance.ok("admin.property.Set", "dom0", name, payload)
+        assert await instance.ok("admin.property.Get", "dom0", name) == (
+            f"default=False type=int {value}"
+        )
+
+
+async def test_a_pool_named_default_is_the_default_one(instance: Instance, tmp_path: Path) -> None:
+    place = str(tmp_path / "place").encode()
+    await instance.ok("admin.pool.Add", "dom0", "file", b"name=default\ndir_path=" + place)
+    for name in ("default_pool", "default_pool_root", "default_pool_private"):
+        assert await instance.ok("admin.property.GetDefault", "dom0", name) == "type=str default"
+    assert await instance.refused("admin.pool.Remove", "dom0", "default") == "QubesPoolInUseError"
+
+
+async def test_kernels_and_their_options_count_from_when_they_are_there(
+    instance: Instance,
+) -> None:
+    place = instance.home / "kernels" / "6.6"
+    place.mkdir()
+    setting = ("admin.vm.property.Set", "work", "kernel", b"6.6")
+    assert await instance.refused(*setting) == PROPERTY
+    for part in ("vmlinuz", "initrd"):
+        (place / part).write_text(part)
+    await instance.ok(*setting)
+    await instance.ok("admin.vm.property.Set", TEMPLATE, "kernel", b"6.6")
+    for options in ("quiet", "noisy"):
+        (place / "default-kernelopts-nopci.txt").write_text(f"{options}\n")
+        answer = f"default=True type=str {options}"
+        assert await instance.ok("admin.vm.property.Get", "work", "kernelopts") == answer
+        answers = await instance.ok("admin.vm.property.GetAll", "work")
+        assert f"kernelopts {answer}" in answers.splitlines()
 
 
 async def test_networks_have_no_loops(instance: Instance) -> None:

@@ -1,6 +1,7 @@
 """admin.vm.Stats: a stream of what running qubes use (admin-api.md section 4.12)."""
 
 import asyncio
+import time
 
 from insula.daemon.admin.server import SOCKET_NAME
 from insula.protocol import admin
@@ -52,6 +53,17 @@ async def test_running_qubes_are_told_of_in_rounds(instance: Instance) -> None:
             assert list(told.fields) == ["memory_kb", "cpu_time", "cpu_usage", "cpu_usage_raw"]
             assert int(told.fields["memory_kb"]) > 0
             assert int(told.fields["cpu_usage"]) <= int(told.fields["cpu_usage_raw"])
+
+
+async def test_rounds_without_a_pause_are_few_all_the_same(instance: Instance) -> None:
+    await instance.power.start(instance.system.named("work"))
+    await instance.ok("admin.property.Set", "dom0", "stats_interval", b"0")
+    async with Stats(instance, "dom0") as stats:
+        rounds = [await stats.next() for _ in range(4)]
+        begun = time.monotonic()
+        rounds += [await stats.next() for _ in range(3)]
+        assert time.monotonic() - begun > 0.2
+        assert {one.name for one in rounds[1:] if isinstance(one, Event)} == {"vm-stats"}
 
 
 async def test_one_that_does_not_run_ends_its_stream(instance: Instance) -> None:

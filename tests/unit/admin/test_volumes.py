@@ -300,6 +300,7 @@ async def test_a_running_qube_imports_nothing(instance: Instance) -> None:
     [
         ("private", "revisions_to_keep", b"-2", "QubesValueError"),
         ("private", "revisions_to_keep", b"x", None),
+        ("private", "revisions_to_keep", b"9" * 20, None),
         ("private", "revisions_to_keep", b"", None),
         ("private", "rw", b"perhaps", None),
         ("private", "ephemeral", b"perhaps", None),
@@ -316,6 +317,7 @@ async def test_settings_that_are_refused(
 
 async def test_settings_of_a_volume(instance: Instance) -> None:
     for setting, value, shown in (
+        ("revisions_to_keep", b"9" * 19, "9" * 19),
         ("revisions_to_keep", b"3", "3"),
         ("revisions_to_keep", b"-1", "-1"),
         ("rw", b"no", "False"),

@@ -92,7 +92,7 @@ def test_qubes_are_found_by_what_names_them(system: System, work: Qube) -> None:
 
 
 def test_labels_are_found_by_name_and_number(system: System) -> None:
-    assert {system.label(text).name for text in ("blue", "6", "label-6")} == {"blue"}
+    assert {system.label(text).name for text in ("blue", "6", "06")} == {"blue"}
     for text in ("", "9", "label-", "label-blue", "Blue", "-6", " 6"):
         with pytest.raises(LabelNotFoundError) as refusal:
             system.label(text)
@@ -221,6 +221,19 @@ def test_kernel_options_follow_from_what_boots(system: System, template: Qube, w
     assert value_of(system, work, "kernelopts") == ""
     system.dom0.features["suspend-s0ix"] = "1"
     assert value_of(system, work, "kernelopts") == " qubes_exp_pm_use_suspend=1"
+
+
+def test_qubes_are_virtualised_as_their_template_is(
+    system: System, template: Qube, work: Qube
+) -> None:
+    assert value_of(system, work, "virt_mode") == "pvh"
+    device = Assignment(devclass="pci", backend=None, port="00_1", mode="required")
+    template.assignments = (device,)
+    assert value_of(system, work, "virt_mode") == "hvm"
+    template.properties["virt_mode"] = "pv"
+    assert value_of(system, work, "virt_mode") == "pv"
+    work.assignments = (device,)
+    assert value_of(system, work, "virt_mode") == "hvm"
 
 
 def test_a_kernel_can_bring_its_own_options(system: System, template: Qube, work: Qube) -> None:

@@ -17,6 +17,7 @@ from insula.protocol import admin
 
 _NANOSECONDS = 1_000_000_000
 _MILLISECOND = 1_000_000  # nanoseconds
+_SHORTEST_INTERVAL = 0.1  # seconds, whatever is set
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def _interval(call: Call) -> float:
     value = system.properties.get("stats_interval")
     if value is None and default is not None:
         value = default(system, system.dom0)
-    return float(str(value))
+    return max(float(str(value)), _SHORTEST_INTERVAL)
 
 
 def _record(call: Call, qube: Qube, looks: dict[UUID, _Look]) -> bytes:

@@ -68,7 +68,7 @@ def order_of(world: World, qube: Qube, golden: Golden | None) -> Order:
         processors=processors(world, qube),
         memory=max(number("memory") * _MIB, _SHAPE.memory),
         qubesdb=entries(world.system, qube),
-        timeout=float(number("qrexec_timeout")),
+        timeout=float(str(value_of(world.system, qube, "qrexec_timeout"))),
         golden=golden,
         group=qube.label if shared else None,
         code_cache=CODE_CACHE if shows_windows(world.system, qube) else SMALL_CODE_CACHE,

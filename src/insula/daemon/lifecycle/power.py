@@ -355,6 +355,7 @@ class Power:
             world.events.tell(qube, "domain-verify-files")
             await self._start_network(qube)
             await world.agent.ready()
+            world.look_for_kernels()
             golden = await self._snapshots.for_start(basis_of(world, qube))
             await furnish(world, qube, golden)
             order = order_of(world, qube, golden)

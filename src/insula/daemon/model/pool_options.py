@@ -58,8 +58,9 @@ def check_revisions(driver: str, count: int) -> int:
         ValueRefusedError: it cannot keep as many.
     """
     most = DRIVERS[driver].most_revisions
-    if not -1 <= count <= most:
-        raise ValueRefusedError(f"revisions_to_keep is a number from -1 to {most}, not {count}")
+    if count < -1 or (most is not None and count > most):
+        highest = "on" if most is None else f"to {most}"
+        raise ValueRefusedError(f"revisions_to_keep is a number from -1 {highest}, not {count}")
     return count
 
 

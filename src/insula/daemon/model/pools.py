@@ -7,7 +7,6 @@ from typing import Any
 POOL = "varlibqubes"  # the pool below an instance's home, by the name it has in Qubes
 KERNEL_POOL = "linux-kernel"
 KERNEL_DRIVER = "linux-kernel"
-UNLIMITED_REVISIONS = 1 << 16  # more than anybody keeps; a record stays small
 
 _ONLY_REVISION = "old"
 POOL_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
@@ -19,7 +18,7 @@ class Driver:
 
     options: tuple[str, ...]
     mandatory: frozenset[str] = frozenset(("dir_path",))
-    most_revisions: int = UNLIMITED_REVISIONS
+    most_revisions: int | None = None
 
 
 DRIVERS: dict[str, Driver] = {

@@ -101,16 +101,16 @@ class System:
         return default
 
     def label(self, text: str) -> Label:
-        """A label by name, index or `label-INDEX`.
+        """A label by name or index.
 
         Raises:
             LabelNotFoundError: there is none.
         """
         if text in self.labels:
             return self.labels[text]
-        digits = text.removeprefix("label-")
+        index = text.lstrip("0")
         for label in self.labels.values():
-            if str(label.index) == digits:
+            if str(label.index) == index:
                 return label
         raise LabelNotFoundError(text, ", ".join(self.labels))
 

@@ -44,7 +44,7 @@ def from_template(name: str, otherwise: Compute) -> Compute:
 
 
 _DEFAULT_KERNEL = from_template("kernel", system_value("default_kernel", ""))
-_VIRT_MODE = from_template("virt_mode", constant("pvh"))
+_VIRT_MODE = "pvh"
 
 
 def _kernel(system: System, qube: Qube) -> Value:
@@ -84,7 +84,12 @@ def has_pci(qube: Qube) -> bool:
 
 
 def virt_mode(system: System, qube: Qube) -> Value:
-    return "hvm" if has_pci(qube) else _VIRT_MODE(system, qube)
+    if has_pci(qube):
+        return "hvm"
+    template = system.find(qube.template)
+    if template is None:
+        return _VIRT_MODE
+    return template.properties.get("virt_mode", virt_mode(system, template))
 
 
 def icon(_system: System, qube: Qube) -> str:

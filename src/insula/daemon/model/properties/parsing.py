@@ -19,6 +19,7 @@ _TRUE = frozenset(("1", "yes", "true", "on"))
 _FALSE = frozenset(("0", "no", "false", "off"))
 _PRINTABLE = frozenset(string.printable)
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", re.ASCII)
+_BY_INDEX = "label-"
 _INTERFACE = 7  # characters of an interface code
 _INTERFACE_CODE = re.compile(r"[bump*][0-9a-f*]{6}", re.ASCII)
 
@@ -35,7 +36,7 @@ def check_kind(system: System, qube: Qube, kind: Kind, text: str) -> None:
         case "int":
             _number(text)
         case "label":
-            system.label(text)
+            label(system, qube, text)
         case "vm" if text:
             check_name(text)
         case "str" if not set(text) <= _PRINTABLE:
@@ -140,7 +141,10 @@ def _number(text: str) -> int:
 
 
 def label(system: System, _qube: Qube, text: str) -> str:
-    return system.label(text).name
+    """A label by name, index or `label-INDEX`."""
+    index = text.removeprefix(_BY_INDEX)
+    by_index = text not in system.labels and text != index and index.isdigit()
+    return system.label(index if by_index else text).name
 
 
 def kernel(system: System, _qube: Qube, text: str) -> str:

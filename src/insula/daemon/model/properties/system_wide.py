@@ -7,6 +7,8 @@ from insula.daemon.model.properties.definition import Compute, Property
 from insula.daemon.model.qube import Qube, QubeClass, Value
 from insula.daemon.model.system import System
 
+_NAMED_SO = "default"  # a pool of this name is the one of new volumes
+
 
 def _must_be_template(found: Qube) -> str | None:
     return None if found.klass is QubeClass.TEMPLATE else "is not a template"
@@ -40,11 +42,18 @@ def _seconds(name: str, default: int, text: str) -> Property:
         kind="int",
         help=text,
         default=defaults.constant(default),
-        parse=parsing.integer(1),
+        parse=parsing.integer(),
     )
 
 
-_DEFAULT_POOL = defaults.system_value("default_pool", POOL)
+def _usual_pool(system: System, _dom0: Qube) -> Value:
+    return _NAMED_SO if _NAMED_SO in system.pools else POOL
+
+
+def _default_pool(system: System, dom0: Qube) -> Value:
+    return system.properties.get("default_pool", _usual_pool(system, dom0))
+
+
 _ALL = (
     Property(
         name="check_updates_vm",
@@ -72,11 +81,11 @@ _ALL = (
         parse=parsing.qube_named(none=True, accepts=network.provides_network),
         check=network.check_default_netvm,
     ),
-    _pool("default_pool", "The pool of new volumes.", defaults.constant(POOL)),
-    _pool("default_pool_root", "The pool of new root volumes.", _DEFAULT_POOL),
-    _pool("default_pool_private", "The pool of new private volumes.", _DEFAULT_POOL),
-    _pool("default_pool_volatile", "The pool of new volatile volumes.", _DEFAULT_POOL),
-    _pool("default_pool_kernel", "The pool of kernels.", _DEFAULT_POOL),
+    _pool("default_pool", "The pool of new volumes.", _usual_pool),
+    _pool("default_pool_root", "The pool of new root volumes.", _default_pool),
+    _pool("default_pool_private", "The pool of new private volumes.", _default_pool),
+    _pool("default_pool_volatile", "The pool of new volatile volumes.", _default_pool),
+    _pool("default_pool_kernel", "The pool of kernels.", _default_pool),
     _seconds("default_qrexec_timeout", 60, "Seconds a qube's agent has to become ready."),
     _seconds("default_shutdown_timeout", 60, "Seconds a qube has to shut down."),
     _seconds("stats_interval", 3, "Seconds between two rounds of statistics."),
@@ -84,7 +93,7 @@ _ALL = (
         name="default_template",
         kind="vm",
         help="The template of new qubes that name none.",
-        parse=parsing.qube_named(none=True, accepts=_must_be_template),
+        parse=parsing.qube_named(none=False, accepts=_must_be_template),
     ),
     _reference("updatevm", "The qube that fetches updates of dom0."),
 )
