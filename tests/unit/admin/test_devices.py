@@ -411,6 +411,26 @@ async def test_what_is_no_interface_is_not_allowed_again(instance: Instance, cod
     assert refused in ("QubesValueError", "QubesPropertyValueError")
 
 
+@pytest.mark.parametrize(
+    ("codes", "kind"),
+    [
+        (b"u08****u08****", "QubesValueError"),
+        (b"x08****x08****", "QubesValueError"),
+        (b"u08****u08", "QubesValueError"),
+        (b"x08****", "QubesPropertyValueError"),
+        (b"u08***U", "QubesPropertyValueError"),
+        (b"u08***\xff", None),
+    ],
+)
+async def test_what_is_no_interface_is_not_denied(
+    instance: Instance, codes: bytes, kind: str | None
+) -> None:
+    instance.told.clear()
+    assert await instance.refused("admin.vm.device.denied.Add", "work", "x", codes) == kind
+    assert await instance.ok("admin.vm.device.denied.List", "work") == ""
+    assert instance.told == []
+
+
 async def test_who_takes_no_argument_and_no_payload(instance: Instance) -> None:
     for name in ("Available", "Assigned", "Attached", "Unassign", "Detach"):
         assert await instance.refused(f"{USB}.{name}", "work", "", b"x") is None

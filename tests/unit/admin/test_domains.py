@@ -89,12 +89,29 @@ LABELS = b"name=new label=red"
         ("Create.DispVM", "", LABELS, "QubesValueError"),
         ("Create.DispVM", "", b"name=work label=red", "QubesValueError"),
         ("Create.AdminVM", "", LABELS, NOTHING),
+        ("Create.AdminVM", TEMPLATE, LABELS, "QubesValueError"),
+        ("Create.AdminVM", "", b"name=1st label=red", "QubesValueError"),
+        ("Create.AdminVM", "", b"name=work label=red", "QubesValueError"),
         # Pools.
         ("CreateInPool.AppVM", TEMPLATE, LABELS + b" pool=nowhere", "QubesException"),
         ("CreateInPool.AppVM", TEMPLATE, LABELS + b" pool:private=nowhere", "QubesException"),
         ("CreateInPool.AppVM", TEMPLATE, LABELS + b" pool:nothing=varlibqubes", NOTHING),
         ("CreateInPool.AppVM", TEMPLATE, LABELS + b" pool:root=varlibqubes", "QubesException"),
         ("CreateInPool.AppVM", TEMPLATE, LABELS + b" pool=linux-kernel", "QubesException"),
+        # Whether a pool can hold what it is named for is asked last.
+        ("CreateInPool.AppVM", TEMPLATE, b"name=new pool:root=varlibqubes", NOTHING),
+        (
+            "CreateInPool.AppVM",
+            TEMPLATE,
+            b"name=work label=red pool:root=varlibqubes",
+            "QubesValueError",
+        ),
+        (
+            "CreateInPool.AppVM",
+            TEMPLATE,
+            b"name=work label=red pool:root=nowhere",
+            "QubesException",
+        ),
         (
             "CreateInPool.AppVM",
             TEMPLATE,
@@ -153,7 +170,7 @@ async def test_disposables_are_created(instance: Instance) -> None:
     [
         ("mould", "other", b"", NOTHING),
         ("mould", "", b"name", "QubesValueError"),
-        ("mould", "", b"\xc3", NOTHING),
+        ("mould", "", b"\xc3", "QubesValueError"),
         ("work", "", b"", "QubesException"),
         ("work", "preload", b"x", "QubesValueError"),
     ],

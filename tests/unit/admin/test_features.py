@@ -69,6 +69,8 @@ async def test_a_search_stops_at_the_first_that_has_it_be_it_empty(instance: Ins
         ("preload-dispvm-completed", b"1", NOTHING),
         ("preload-dispvm-in-progress", b"1", NOTHING),
         ("deferred-netvm-original", b"1", NOTHING),
+        ("deferred-netvm-original", b"\n", VALUE),
+        ("preload-dispvm-delay", b"nan", VALUE),
     ],
 )
 async def test_features_that_are_refused(
@@ -90,6 +92,7 @@ async def test_features_that_are_refused(
         ("custom-persist.x", "/var/x"),
         ("custom-persist.x", "dir:user:user:0755:/var/x"),
         ("preload-dispvm-delay", "-1.5"),
+        ("preload-dispvm-delay", "1e1"),
         ("preload-dispvm-threshold", "500"),
         ("x-mine", "0"),
     ],

@@ -150,11 +150,11 @@ async def test_the_old_form(instance: Instance, template: Qube) -> None:
 
 
 async def test_updates_of_a_template(instance: Instance, template: Qube) -> None:
-    assert await _tell(instance, "qubes.NotifyUpdates", TEMPLATE, b" 3\n") == ""
+    assert await _tell(instance, "qubes.NotifyUpdates", TEMPLATE, b" %s\n" % (b"3" * 9999)) == ""
     assert template.features["updates-available"] == "1"
     assert re.fullmatch(TIME, template.features["last-updates-check"])
     assert "last-update" not in template.features
-    assert await _tell(instance, "qubes.NotifyUpdates", TEMPLATE, b"0") == ""
+    assert await _tell(instance, "qubes.NotifyUpdates", TEMPLATE, b"00") == ""
     assert template.features["updates-available"] == ""
     assert re.fullmatch(TIME, template.features["last-update"])
 

@@ -79,12 +79,11 @@ def take_request(edit: Edit, qube: Qube, untrusted: Mapping[str, str]) -> None:
         edit.tell(qube, "template-postinstall")
 
 
-def note_updates(edit: Edit, qube: Qube, count: int, now: str) -> None:
+def note_updates(edit: Edit, qube: Qube, now: str, *, available: bool) -> None:
     """Note on a qube whether there are updates for it. now: as YYYY-MM-DD HH:MM:SS."""
-    available = _boolean(str(min(count, 1)))
     if qube.features.get("updates-available") and not available:
         put_feature(edit, qube, "last-update", now)
-    put_feature(edit, qube, "updates-available", available)
+    put_feature(edit, qube, "updates-available", "1" if available else "")
     put_feature(edit, qube, "last-updates-check", now)
 
 

@@ -1,5 +1,6 @@
 """Features and tags of qubes, and what they may be (admin-api.md sections 3.4 and 7)."""
 
+import math
 import re
 
 from insula.daemon.model.edit import Edit
@@ -19,7 +20,6 @@ _LONG_SERVICE = "app-dispvm."
 _SERVICE_LENGTH, _CONFIG_LENGTH, _PERSIST_LENGTH = 48, 52, 54  # bytes of a name in QubesDB
 _PERSISTED = re.compile(r"/.*|(file|dir):[^:]+:[^:]+:[0-7]{3,4}:/.*", re.ASCII)
 _PRELOADING = ("qrexec", "supported-rpc.qubes.WaitForRunningSystem")
-_DELAY = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 _MANAGED = frozenset(
     (
         "deferred-netvm-original",
@@ -41,16 +41,25 @@ def check_managed(name: str) -> None:
         raise RefusedSilentlyError(f"{name} is managed by the daemon")
 
 
+def check_written(name: str, value: str) -> None:
+    """Refuse what no feature is.
+
+    Raises:
+        ValueRefusedError: its name or value has characters that features do not have.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise ValueRefusedError(f"Not a name of a feature: {name!r}")
+    if not value.isascii() or not value.isprintable():
+        raise ValueRefusedError("A feature's value is printable ASCII")
+
+
 def check_feature(system: System, qube: Qube, name: str, value: str) -> None:
     """Refuse a feature that could not do what it is for.
 
     Raises:
         ValueRefusedError: its name or value is not as it should be.
     """
-    if _NAME.fullmatch(name) is None:
-        raise ValueRefusedError(f"Not a name of a feature: {name!r}")
-    if not value.isascii() or not value.isprintable():
-        raise ValueRefusedError("A feature's value is printable ASCII")
+    check_written(name, value)
     prefix, dot, rest = name.partition(".")
     match prefix + dot:
         case "service.":
@@ -146,13 +155,20 @@ def _check_key(name: str, key: str, longest: int) -> None:
         raise ValueRefusedError(f"{name}: what follows the '.' has 1 to {longest} bytes")
 
 
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
 def _check_preloading(system: System, qube: Qube, name: str, value: str) -> None:
     match name:
         case "preload-dispvm-max" | "preload-dispvm-threshold":
             if value and not value.isdigit():
                 raise ValueRefusedError(f"{name} is a number, not {value!r}")
         case "preload-dispvm-delay":
-            if value and _DELAY.fullmatch(value) is None:
+            if value and not _is_finite(value):
                 raise ValueRefusedError(f"{name} is a number of seconds, not {value!r}")
     if name == "preload-dispvm-max" and qube.klass is not QubeClass.ADMIN:
         for needed in _PRELOADING:

@@ -27,16 +27,17 @@ async def create_qube(call: Call, *, pools: bool) -> str:
     """Make the qube of a class; the answer is empty."""
     system = call.api.world.system
     klass = QubeClass(call.method.rpartition(".")[2])
-    if klass is QubeClass.ADMIN:
-        raise RefusedSilentlyError("there is one admin domain, and there can be no other")
     template = None
     if call.argument:
         if "template" not in BY_CLASS[klass]:
             raise ValueRefusedError(f"A {klass} has no template")
         template = system.named(call.argument)
-    found = _parameters(system, call.payload_text(), klass, pools=pools)
+    found = _parameters(system, call.payload_text(), pools=pools)
     if system.has_name(found["name"]):
         raise ValueRefusedError(f"A qube named {found['name']} exists already")
+    if klass is QubeClass.ADMIN:
+        raise RefusedSilentlyError("there is one admin domain, and there can be no other")
+    _check_places(system, klass, found)
     await call.api.administration.create(
         NewQube(
             klass=klass,
@@ -58,7 +59,7 @@ def _pools(found: dict[str, str]) -> dict[str, str]:
     return {name: pool for name, pool in chosen.items() if name != _KERNEL}
 
 
-def _parameters(system: System, text: str, klass: QubeClass, *, pools: bool) -> dict[str, str]:
+def _parameters(system: System, text: str, *, pools: bool) -> dict[str, str]:
     """`key=value` items, each key once; the first that is wrong decides what is answered.
 
     Raises:
@@ -76,7 +77,7 @@ def _parameters(system: System, text: str, klass: QubeClass, *, pools: bool) -> 
         elif key == "label":
             found[key] = _label(system, value)
         elif pools and key.partition(":")[0] == "pool":
-            _check_pool(system, key, klass, found)
+            _check_pool(system, key, found)
         else:
             raise RefusedSilentlyError(f"unknown parameter {key!r}")
     if "name" not in found or "label" not in found:
@@ -92,21 +93,32 @@ def _label(system: System, text: str) -> str:
     return text
 
 
-def _check_pool(system: System, key: str, klass: QubeClass, found: dict[str, str]) -> None:
+def _check_pool(system: System, key: str, found: dict[str, str]) -> None:
     _, colon, volume = key.partition(":")
     if colon and volume not in _VOLUMES:
         raise RefusedSilentlyError(f"unknown volume {volume!r}")
     if "pool" in found and len([one for one in found if one.startswith("pool")]) > 1:
         raise RefusedSilentlyError("either one pool or one for each volume")
-    pool = system.pools.get(found[key])
-    if pool is None:
+    if found[key] not in system.pools:
         raise RefusedError(
             f"There is no pool {found[key]!r}", f"There are {', '.join(system.pools)}"
         )
-    if colon and volume in _SNAPSHOTS.get(klass, ()):
-        raise RefusedError(f"The {volume} volume of a {klass} lies where its template's does")
-    if pool.holds_kernels != (volume == _KERNEL):
-        raise RefusedError(f"Pool {pool.name} does not hold {volume or 'such'} volumes")
+
+
+def _check_places(system: System, klass: QubeClass, found: dict[str, str]) -> None:
+    """Refuse pools that cannot hold what they were chosen for.
+
+    Raises:
+        RefusedError: one cannot.
+    """
+    for key, name in found.items():
+        chosen, colon, volume = key.partition(":")
+        if chosen != "pool":
+            continue
+        if colon and volume in _SNAPSHOTS.get(klass, ()):
+            raise RefusedError(f"The {volume} volume of a {klass} lies where its template's does")
+        if system.pools[name].holds_kernels != (volume == _KERNEL):
+            raise RefusedError(f"Pool {name} does not hold {volume or 'such'} volumes")
 
 
 def _default_template(system: System, klass: QubeClass) -> Qube | None:

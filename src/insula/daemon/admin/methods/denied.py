@@ -43,10 +43,10 @@ def _denied(call: Call) -> str:
 def _codes(call: Call, text: str) -> tuple[str, ...]:
     if len(text) % INTERFACE_SIZE:
         raise ValueRefusedError(f"An interface has {INTERFACE_SIZE} characters")
-    interfaces(call.api.world.system, call.destination, text)
     codes = interfaces_of(text)
     if len(set(codes)) != len(codes):
         raise ValueRefusedError("An interface is given twice")
+    interfaces(call.api.world.system, call.destination, text)
     return codes
 
 

@@ -46,9 +46,9 @@ async def create_in_pool(call: Call) -> str:
 async def create_disposable(call: Call) -> str:
     if call.argument not in ("", "preload"):
         raise RefusedSilentlyError(f"not expected: {call.argument!r}")
-    system, payload = call.api.world.system, call.payload_text()
-    if payload not in ("", "uuid"):
-        raise ValueRefusedError(f"Not expected: {payload!r}. It is uuid or nothing")
+    system, payload = call.api.world.system, call.untrusted_payload
+    if payload not in (b"", b"uuid"):
+        raise ValueRefusedError(f"Not expected: {payload[:80]!r}. It is uuid or nothing")
     if call.argument:
         await _preload(call)
         return ""

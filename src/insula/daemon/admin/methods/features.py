@@ -42,8 +42,9 @@ async def check_with_template_and_adminvm(call: Call) -> str:
 
 
 async def set_feature(call: Call) -> str:
-    features.check_managed(call.argument)
     value = call.payload_text()
+    features.check_written(call.argument, value)
+    features.check_managed(call.argument)
     async with _editing(call) as edit:
         changes.set_feature(edit, call.destination, call.argument, value)
     return ""

@@ -10,7 +10,7 @@ from insula.daemon.model.qube import Qube
 
 _REQUESTED, _TOOLS = "/features-request/", "/qubes-tools/"
 _TOOL_KEYS = ("qrexec", "gui", "gui-emulated", "default-user", "os")
-_COUNT = re.compile(rb"[0-9]{1,9}")
+_COUNT = re.compile(rb"[0-9]+")
 
 
 async def features_request(call: Call) -> str:
@@ -30,23 +30,24 @@ async def notify_updates(call: Call) -> str:
     untrusted = call.untrusted_payload.strip()
     if _COUNT.fullmatch(untrusted) is None:
         raise RefusedSilentlyError("not a number of updates")
-    count = int(untrusted)
-    noted = _where_updates_are(call, count)
+    available = bool(untrusted.strip(b"0"))
+    noted = _where_updates_are(call, available=available)
     if noted is not None:
         async with call.api.world.editing() as edit:
             if noted.uuid not in edit.system.qubes:
                 raise QubeNotFoundError(noted.name)
-            announcing.note_updates(edit, noted, count, time.strftime("%Y-%m-%d %H:%M:%S"))
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            announcing.note_updates(edit, noted, now, available=available)
     return ""
 
 
-def _where_updates_are(call: Call, count: int) -> Qube | None:
+def _where_updates_are(call: Call, *, available: bool) -> Qube | None:
     """The qube that a count of updates is about, if its teller can know it."""
     source = call.source
     found = announcing.updateable(call.api.world.system, source)
     if found is source:
         return found
-    if found is None or not found.halted or not count:
+    if found is None or not found.halted or not available:
         return None
     root = source.volumes.get("root")
     if root is None or call.api.volumes.is_outdated(source, root):
