@@ -34,6 +34,7 @@ __all__ = [
 EXIT_USAGE = 2
 EXIT_BROKEN_PIPE = 141
 EXIT_INTERRUPTED = 130
+_VERBOSE_AFTER, _QUIET_AFTER = "verbose_after", "quiet_after"
 Completions = Callable[[Sequence[str]], Sequence[str]]  # from the words before to what may follow
 
 
@@ -79,9 +80,9 @@ class Parser(MixedParser):
     def add_commands(
         self, *, metavar: str = "COMMAND", required: bool = True, dest: str = argparse.SUPPRESS
     ) -> "argparse._SubParsersAction[argparse.ArgumentParser]":
-        """Sub-commands, which are plain parsers."""
+        """Sub-commands, whose parsers know what is for all commands as well."""
         self._commands = self.add_subparsers(
-            metavar=metavar, required=required, dest=dest, parser_class=MixedParser
+            metavar=metavar, required=required, dest=dest, parser_class=_CommandParser
         )
         return self._commands
 
@@ -103,7 +104,10 @@ class Parser(MixedParser):
             wanted = (*self._commands.choices, "-h", "--help", "--version")
             if at is not None and (not words[at:] or words[at] not in wanted):
                 words.insert(at, self._default_command)
-        return self.parse_args(words)
+        found = self.parse_args(words)
+        found.verbose += getattr(found, _VERBOSE_AFTER, 0)
+        found.quiet += getattr(found, _QUIET_AFTER, 0)
+        return found
 
     def _place_of_command(self, words: Sequence[str]) -> int | None:
         """Where the sub-command is or has to be; None where a value before it is missing."""
@@ -114,6 +118,24 @@ class Parser(MixedParser):
                 return None
             at = _first_word(words, at + 1)
         return at
+
+
+class _CommandParser(MixedParser):
+    """A sub-command's parser: how much is said may be told after its name, too."""
+
+    def __init__(self, **further: Any) -> None:
+        super().__init__(**further)
+        for options, dest in (
+            (("-v", "--verbose"), _VERBOSE_AFTER),
+            (("-q", "--quiet"), _QUIET_AFTER),
+        ):
+            self.add_argument(
+                *options, dest=dest, action="count", default=argparse.SUPPRESS,
+                help=argparse.SUPPRESS,
+            )  # fmt: skip
+        self.add_argument(
+            "--force-root", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
 
 
 def _first_word(words: Sequence[str], begin: int) -> int:

@@ -54,7 +54,8 @@ class MixedParser(argparse.ArgumentParser):
         try:
             for one_wanted in wanted:
                 one_wanted.required = False
-            return super().parse_known_args(["--", *values] if values else [], found)
+            found, further = super().parse_known_args(["--", *values] if values else [], found)
+            return found, further[1:] if further[:1] == ["--"] else further
         finally:
             for one_wanted in wanted:
                 one_wanted.required = True

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from typing import TypeVar
 
 from insula.client.admin import ask_dom0
@@ -28,6 +29,12 @@ _LEGACY = frozenset(
         "--help-drivers",
     )
 )
+_ACTIONS = frozenset(
+    (
+        *("list", "l", "ls", "info", "i", "add", "a", "set", "s", "remove", "r", "rm"),
+        *("drivers", "d"),
+    )
+)
 _FORM = "NAME=VALUE"
 _Item = TypeVar("_Item")
 
@@ -35,7 +42,7 @@ _Item = TypeVar("_Item")
 def main(argv: Sequence[str] | None = None) -> int:
     """qvm-pool."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if _LEGACY & {word.partition("=")[0] for word in words[:1]}:
+    if _is_legacy(words):
         return _run_legacy("qvm-pool", words)
     parser = Parser(
         "qvm-pool",
@@ -72,6 +79,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_json(add)
     add.set_defaults(work=_drivers)
     return run(parser, lambda arguments: int(arguments.work(arguments)), words)
+
+
+def _is_legacy(words: Sequence[str]) -> bool:
+    """Whether options of old releases are given, where an action would be."""
+    options = takewhile(lambda word: word not in _ACTIONS, words)
+    return any(
+        word.partition("=")[0] in _LEGACY or (word[:2] in _LEGACY and word[1:2] != "-")
+        for word in options
+    )
 
 
 def legacy(argv: Sequence[str] | None = None) -> int:

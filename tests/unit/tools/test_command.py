@@ -221,6 +221,29 @@ def test_options_stand_anywhere_before_two_dashes(
     assert parser.parse(words).need == options
 
 
+@pytest.mark.parametrize(
+    ("words", "verbose", "quiet"),
+    [
+        (["-v", "list", "--verbose"], 2, 0), (["ls", "-qq", "a"], 0, 2),
+        (["list", "--quiet"], 0, 1), (["list", "--force-root", "a"], 0, 0),
+        (["list", "a", "--", "-q"], 0, 0),
+    ],
+)  # fmt: skip
+def test_how_much_is_said_may_be_told_after_a_sub_command(
+    words: list[str], verbose: int, quiet: int
+) -> None:
+    found = parser_with_commands().parse(words)
+    assert (found.verbose, found.quiet) == (verbose, quiet)
+
+
+def test_a_word_too_many_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = Parser("qvm-x", "Do.", default_command="list")
+    parser.add_commands().add_parser("list", help="list it")
+    with pytest.raises(SystemExit):
+        parser.parse(["nothing"])
+    assert capsys.readouterr().err.endswith("qvm-x: error: unrecognized arguments: nothing\n")
+
+
 def test_help_ends_in_a_usage_line_for_each_sub_command() -> None:
     lines = parser_with_commands().format_help().splitlines()
     assert [line for line in lines if line.startswith("usage: ")] == [

@@ -55,7 +55,7 @@ def test_drivers_are_listed(run: Run, words: list[str]) -> None:
     )
 
 
-@pytest.mark.parametrize("words", [["info"], ["i"], ["-i"], ["--info"]])
+@pytest.mark.parametrize("words", [["info"], ["i"], ["-i"], ["--info"], ["-q", "-i"]])
 def test_one_pool_is_shown_its_name_first(run: Run, words: list[str]) -> None:
     done = run(qvm_pool.main, *words, "linux-kernel")
     assert done.out.splitlines() == [
@@ -140,6 +140,29 @@ def test_refusals_are_usage_errors_in_the_legacy_form(run: Run, words: list[str]
     done = run(qvm_pool.legacy, *words)
     assert done.code == 2
     assert done.err.startswith("usage: qvm-pool-legacy")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-o", "dir_path=/a,revisions_to_keep=2", "-a", "info", "file"],
+        ["-v", "--add", "info", "file", "-o", "dir_path=/a,revisions_to_keep=2"],
+        ["-q", "-o", "dir_path=/a", "-o", "revisions_to_keep=2", "--add", "info", "file"],
+    ],
+)
+def test_the_legacy_form_is_known_by_its_options_wherever_they_are(
+    run: Run, daemon: FakeDaemon, words: list[str]
+) -> None:
+    assert run(qvm_pool.main, *words).code == 0
+    payload = b"name=info\ndir_path=/a\nrevisions_to_keep=2\n"
+    assert daemon.asked("admin.pool.Add") == [("dom0", "file", payload)]
+
+
+def test_an_action_may_have_what_options_of_the_legacy_form_look_like(
+    run: Run, daemon: FakeDaemon
+) -> None:
+    assert run(qvm_pool.main, "remove", "--", "-l").code == 0
+    assert daemon.asked("admin.pool.Remove") == [("dom0", "-l", b"")]
 
 
 def test_the_legacy_form_does_the_same(run: Run, daemon: FakeDaemon) -> None:
