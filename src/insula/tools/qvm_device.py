@@ -155,7 +155,7 @@ def _plugged_in(app: App, devclass: str, backend: str) -> list[Device]:
 
 def _list(app: App, arguments: argparse.Namespace) -> None:
     qubes = names.find_several(app, arguments, required=False)
-    rows = sorted(_rows(app, qubes, arguments))
+    rows = [row for _, row in sorted(_rows(app, qubes, arguments))]
     with_sbdf = arguments.with_sbdf and arguments.devclass == _PCI
     cells: list[tuple[str, ...]] = [row if with_sbdf else (row[0], *row[2:]) for row in rows]
     if arguments.json:
@@ -172,8 +172,11 @@ def _list(app: App, arguments: argparse.Namespace) -> None:
 
 def _rows(
     app: App, chosen: Sequence[Qube], arguments: argparse.Namespace
-) -> Iterator[tuple[str, str, str, str]]:
-    """Device, address, description and users; of the qubes chosen, else of all."""
+) -> Iterator[tuple[tuple[str, bool], tuple[str, str, str, str]]]:
+    """Device, address, description and users; of the qubes chosen, else of all.
+
+    Before each what it is sorted by: assignments come after the device that is in their port.
+    """
     devclass, wanted = arguments.devclass, {qube.name for qube in chosen}
     uses = [one for qube in app.domains for one in _quietly(attached, qube, devclass)]
     for qube in app.domains:
@@ -186,13 +189,15 @@ def _rows(
             if not wanted or qube.name in wanted or wanted & {one.frontend for one in users}:
                 used_by = ", ".join(_use(one, "attached") for one in users)
                 sbdf = device.data.get("sbdf", "")
-                yield f"{qube}:{device.name.port}", sbdf, device.description, used_by
+                port = f"{qube}:{device.name.port}"
+                yield (port, False), (port, sbdf, device.description, used_by)
     for qube in app.domains if arguments.assignments else ():
         for one in _quietly(assigned, qube, devclass):
             if not wanted or wanted & {qube.name, one.name.backend}:
                 known = one.name.device_id
                 text = _ANY_DEVICE if known in (None, ANY) else str(known)
-                yield f"{one.name.backend}:{one.name.port}", "", text, f"*{_use(one, one.mode)}"
+                port = f"{one.name.backend}:{one.name.port}"
+                yield (port, True), (port, "", text, f"*{_use(one, one.mode)}")
 
 
 def _quietly(read: Callable[[Qube, str], list[_Item]], qube: Qube, devclass: str) -> list[_Item]:
@@ -360,10 +365,11 @@ def _hint(
     arguments: argparse.Namespace, action: str, qube: Qube, devices: Sequence[DeviceName]
 ) -> None:
     if devices:
-        say(_program(arguments), f"{qube} runs; to {action} it now, too:")
-        for one in devices:
-            device = f"{one.backend}:{one.port}:{one.device_id}"
-            say(_program(arguments), f"\tqvm-{arguments.devclass} {action} {qube} {device}")
+        lines = [
+            f"\n\t{_program(arguments)} {action} {qube} {one.backend}:{one.port}:{one.device_id}"
+            for one in devices
+        ]
+        say(_program(arguments), f"{qube} runs; to {action} it now, too:{''.join(lines)}")
 
 
 def _program(arguments: argparse.Namespace) -> str:

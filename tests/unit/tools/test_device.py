@@ -76,8 +76,8 @@ def test_assignments_are_listed_too(run: Run) -> None:
     lines = run(qvm_device.main, "usb", "list", "-s", "orchid").out.splitlines()
     assert [[cell.strip() for cell in line.split("  ") if cell] for line in lines] == [
         ["dusk-usb:*", KEY, "*orchid (ask-to-attach)"],
-        ["dusk-usb:2-3", STICK, "*orchid (auto-attach)"],
         ["dusk-usb:2-3", "USB_Storage: Acme Pocket Disk", "orchid (attached: a=b, c=d)"],
+        ["dusk-usb:2-3", STICK, "*orchid (auto-attach)"],
         ["dusk-usb:2-3", "any device", "*orchid (required: read-only=yes)"],
     ]
 
@@ -255,11 +255,11 @@ def test_hints_and_warnings(run: Run, daemon: FakeDaemon) -> None:
     assert done.err.splitlines() == [
         "qvm-usb: warning: orchid denies devices such as this one",
         "qvm-usb: orchid runs; to attach it now, too:",
-        f"qvm-usb: \tqvm-usb attach orchid dusk-usb:2-4:{KEY}",
+        f"\tqvm-usb attach orchid dusk-usb:2-4:{KEY}",
     ]
     assert run(qvm_device.usb, "-q", "assign", "orchid", "dusk-usb:2-4").err == ""
     done = run(qvm_device.usb, "unassign", "orchid", f"dusk-usb:2-3:{STICK}")
-    assert f"\tqvm-usb detach orchid dusk-usb:2-3:{STICK}" in done.err
+    assert f"\n\tqvm-usb detach orchid dusk-usb:2-3:{STICK}" in done.err
 
 
 @pytest.mark.parametrize(
