@@ -139,8 +139,11 @@ def _check(found: argparse.Namespace) -> None:
 
 def _settle_streams(found: argparse.Namespace) -> None:
     """Work out filter_output, filter_errors and both colours (None: none)."""
+    output_shown = os.isatty(1)
     for number, stream in ((1, "output"), (2, "errors")):
-        filtered = found.filter if found.filter is not None else os.isatty(number)
+        filtered = found.filter
+        if filtered is None:  # Errors on a terminal are a qube's, wherever its output goes.
+            filtered = output_shown or os.isatty(number)
         colour = getattr(found, f"colour_{stream}")
         if colour is not None and not filtered:
             raise UsageError("a colour goes with --filter-escape-chars")

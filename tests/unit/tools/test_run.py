@@ -286,9 +286,12 @@ def test_a_local_command_is_connected(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "answer").read_text() == "got question\n"
 
 
-@pytest.mark.parametrize(("remote", "local", "code"), [(0, 6, 6), (5, 6, 5), (0, 0, 0)])
-def test_the_codes_of_both_ends_are_combined(run: Run, remote: int, local: int, code: int) -> None:
-    words = ["-p", "--localcmd", f"exit {local}", "work", f"exit {remote}"]
+@pytest.mark.parametrize(
+    ("remote", "local", "code"),
+    [("0", "exit 6", 6), ("5", "exit 6", 5), ("0", "exit 0", 0), ("0", "kill -PIPE $$", 0)],
+)
+def test_the_codes_of_both_ends_are_combined(run: Run, remote: str, local: str, code: int) -> None:
+    words = ["-p", "--localcmd", local, "work", f"exit {remote}"]
     assert run(qvm_run.main, *words).code == code
 
 
