@@ -39,7 +39,7 @@ def parse_drive(text: str) -> Drive:
         UsageError: it is not of that form.
     """
     first, colon, rest = text.partition(":")
-    kind, rest = (first, rest) if colon and first in _TYPES else ("hd", text)
+    kind, rest = (first, rest) if colon and first in _TYPES else ("cdrom", text)
     backend, colon, what = rest.partition(":")
     if not colon or not backend or not what:
         raise UsageError(f"{text!r} is not of the form [cdrom:|hd:]QUBE:DEVICE")

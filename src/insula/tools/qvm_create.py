@@ -145,7 +145,7 @@ def _clone_template(
 
     clone_qube(
         app,
-        names.find_name(app, arguments.template),
+        app.domains[arguments.template],
         arguments.name,
         klass=arguments.klass,
         label=arguments.label,

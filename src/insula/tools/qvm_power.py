@@ -27,7 +27,7 @@ def start(argv: Sequence[str] | None = None) -> int:
         notes=(
             "A DRIVE is [cdrom:|hd:]QUBE:DEVICE, a block device that QUBE shows, or "
             "[cdrom:|hd:]QUBE:/PATH, a file there, of which a loop device is made; for a file of "
-            "dom0 that takes root or sudo.",
+            "dom0 that takes root or sudo. Without cdrom: or hd: it is a CD.",
         ),
     )
     names.add_several(parser)

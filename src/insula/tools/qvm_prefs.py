@@ -84,6 +84,8 @@ def _run(holder: Holder, arguments: argparse.Namespace) -> int:
         _list(holder, arguments)
         return 0
     name = arguments.property.replace("-", "_")
+    if not name.isidentifier():  # It could not even be asked for.
+        raise UsageError(f"no such property: {arguments.property!r}")
     try:
         if arguments.value is not None:
             holder.set(name, qube_value(name, arguments.value))
@@ -92,7 +94,7 @@ def _run(holder: Holder, arguments: argparse.Namespace) -> int:
         else:
             _show(holder.get(name), arguments)
     except errors.QubesNoSuchPropertyError:
-        raise UsageError(f"no such property: {name!r}") from None
+        raise UsageError(f"no such property: {arguments.property!r}") from None
     return 0
 
 

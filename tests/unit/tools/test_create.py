@@ -52,7 +52,6 @@ def test_what_is_asked_for(
         (["new", "-l", "red", "--standalone", "-r", "/no/image"], "/no/image"),
         (["new", "-l", "red", "--standalone", "-r", "/etc"], "/etc"),
         (["new", "-l", "red", "--standalone", "-r", "a", "-R", "b"], "not allowed"),
-        (["new", "-l", "red", "--standalone", "-t", "none"], "none"),
         (["new", "-l", "red", "-p", "root=a", "-p", "root=b"], "one pool"),
     ],
 )
@@ -62,6 +61,15 @@ def test_what_cannot_be_meant_creates_nothing(
     done = run(qvm_create.main, *words)
     assert done.code == 2
     assert text in done.err
+    assert list(daemon.qubes) == ["dom0"]
+
+
+def test_without_its_template_a_standalone_qube_cannot_be_created(
+    daemon: FakeDaemon, run: Run
+) -> None:
+    done = run(qvm_create.main, "-l", "red", "--standalone", "-t", "none", "new")
+    assert done.code == 1
+    assert done.err.startswith("qvm-create: error: no such qube: 'none'\n")
     assert list(daemon.qubes) == ["dom0"]
 
 

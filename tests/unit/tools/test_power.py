@@ -170,7 +170,7 @@ def usb(daemon: FakeDaemon) -> FakeQube:
 @pytest.mark.parametrize(
     ("words", "options"),
     [
-        (["--drive", "usb:sda"], "_devtype='disk' _read-only='False'"),
+        (["--drive", "usb:sda"], "_devtype='cdrom' _read-only='True'"),
         (["--drive", "hd:usb:sda"], "_devtype='disk' _read-only='False'"),
         (["--drive=cdrom:usb:sda"], "_devtype='cdrom' _read-only='True'"),
         (["--hddisk", "usb:sda"], "_devtype='disk' _read-only='False'"),

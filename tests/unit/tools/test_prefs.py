@@ -76,11 +76,13 @@ def test_a_value_wins_over_default(daemon: FakeDaemon, run: Run) -> None:
     assert daemon.asked("admin.vm.property.Reset") == [("orchid", "label", b"")]
 
 
-@pytest.mark.parametrize("words", [["no-such"], ["no-such", "x"], ["-D", "no-such"]])
+@pytest.mark.parametrize(
+    "words", [["no-such"], ["no-such", "x"], ["-D", "no-such"], ["no such"], [""]]
+)
 def test_an_unknown_property_is_a_usage_error(run: Run, words: list[str]) -> None:
     done = run(qvm_prefs.main, "orchid", *words)
     assert done.code == 2
-    assert "no such property: 'no_such'" in done.err
+    assert f"no such property: {words[words[0] == '-D']!r}\n" in done.err
 
 
 def test_a_refused_value_is_no_usage_error(daemon: FakeDaemon, run: Run) -> None:
