@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -49,5 +50,28 @@ def test_a_sealed_image_cannot_be_changed(tmp_path: Path) -> None:
         with mmap.mmap(image, PAGE, flags=mmap.MAP_PRIVATE) as mapped:
             mapped[0:1] = b"y"
         assert os.pread(image, PAGE, 0) == b"x" * PAGE
+    finally:
+        os.close(image)
+
+
+def test_pages_that_are_held_for_a_moment_delay_the_seals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel itself holds some while it moves them; here a mapping does."""
+    (tmp_path / "ram").write_bytes(b"x" * PAGE)
+    copy = images.copy_sparse
+    held: list[mmap.mmap] = []
+
+    def copy_and_hold(source: int, target: int) -> None:
+        copy(source, target)
+        held.append(mmap.mmap(target, PAGE, flags=mmap.MAP_SHARED))
+        threading.Timer(0.2, held[0].close).start()
+
+    monkeypatch.setattr(images, "copy_sparse", copy_and_hold)
+    image = images.load_sealed(tmp_path / "ram")
+    try:
+        assert held[0].closed
+        with pytest.raises(PermissionError):
+            os.pwrite(image, b"y", 0)
     finally:
         os.close(image)

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import mmap
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ SIZE_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _CHUNK = 64 * 1024 * 1024
 _PAGE = 4096
 _ZEROS = bytes(_PAGE)
+_SEAL_TIMEOUT = 10.0
+_SEAL_POLL = 0.05
 
 
 def blank(name: str, size: int, seals: int = 0) -> int:
@@ -30,13 +33,30 @@ def load_sealed(path: Path) -> int:
         target = blank("insula-ram", os.fstat(source).st_size)
         try:
             copy_sparse(source, target)
-            fcntl.fcntl(target, fcntl.F_ADD_SEALS, SEALS)
+            _seal(target)
         except BaseException:
             os.close(target)
             raise
         return target
     finally:
         os.close(source)
+
+
+def _seal(descriptor: int) -> None:
+    """Add the seals, once the kernel has let go of the pages.
+
+    While it moves or collapses one, it refuses with EBUSY, as if somebody were writing.
+    """
+    deadline = time.monotonic() + _SEAL_TIMEOUT
+    while True:
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_SEAL_POLL)
+        else:
+            return
 
 
 def store(descriptor: int, path: Path) -> None:
