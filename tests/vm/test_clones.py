@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -109,11 +110,17 @@ def test_the_agents_seed_alone_keeps_clones_apart(sound: Floor, scratch: Path) -
 
 
 def test_without_the_agents_seed_clones_draw_the_same(lame: Floor, scratch: Path) -> None:
-    """The control of the test above: it can fail."""
-    repeated = [
-        kind for kind in zip(*_drawn(lame, scratch, 4), strict=True) if len(set(kind)) < len(kind)
-    ]
-    assert repeated
+    """The control of the test above: it can fail.
+
+    What was stopped anywhere may also hang where it is, and then draws nothing.
+    """
+    drawn: list[list[str]] = []
+    for _ in range(6):
+        with suppress(TimeoutError):
+            drawn += _drawn(lame, scratch, 1)
+        if len(drawn) == 3:
+            break
+    assert any(len(set(kind)) < len(kind) for kind in zip(*drawn, strict=True))
 
 
 def test_nothing_but_the_agent_could_run_before_the_seed(
