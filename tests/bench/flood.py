@@ -45,7 +45,10 @@ def main() -> None:
                     connection.close()
                     continue
                 nonce = data[8:]
+                # The host's side may take a moment to be there.
+                os.set_blocking(given[0], True)
                 os.write(given[0], nonce + hello() + frame(MessageType.DATA_STDIN))
+                os.set_blocking(given[0], False)
                 calls[given[0]] = (number, connection, nonce)
                 answers[number] = b""
                 poll.register(given[0], select.EPOLLIN)

@@ -1,7 +1,6 @@
 """Becoming a qube: everything between knowing who it is and being ready (in-qube.md 2.2)."""
 
 import os
-import re
 import socket
 import time
 import uuid
@@ -9,20 +8,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from insula.guest import bind_dirs, private, root
+from insula.guest import bind_dirs, private, root, toggles
 from insula.guest.folders import names_in
 from insula.guest.parking import MACHINE_ID, Parked
 from insula.guest.scripts import Scripts
 from insula.protocol.control import Identity
 
 _RUN = Path("/run/qubes")
-_SERVICES = "/run/qubes-service"
 _BOOTED = Path("/run/insula/booted")
 _BOOT_TIMEOUT = 240.0
 _WINDOWS = Path("/run/qubes/gui-agent.status")  # there from its start on, gone with its end
 _WINDOWS_TIMEOUT = 60.0
 _LONGEST = 1 << 20  # bytes of a file in /etc that is changed
-_SERVICE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _TYPES = {
     "TemplateVM": "this-is-templatevm",
     "NetVM": "this-is-netvm",
@@ -41,6 +38,8 @@ def become(who: Identity, parked: Parked | None, let_others_run: Callable[[], No
     report: list[str] = []
     qubesdb = who.qubesdb
     persistence = qubesdb.get("/qubes-vm-persistence", "rw-only")
+    services = toggles.switched_on(qubesdb)
+    toggles.mark(services)
     _markers(qubesdb, persistence)
     _new_ids(parked, persistence)
     if parked is None:
@@ -54,6 +53,9 @@ def become(who: Identity, parked: Parked | None, let_others_run: Callable[[], No
     _host_name(qubesdb.get("/name", ""), protected)
     _time_zone(qubesdb.get("/qubes-timezone", ""), protected)
     _keyboard(qubesdb.get("/keyboard-layout", ""))
+    if toggles.waited_for(services):
+        let_others_run()
+        toggles.start_units(report)
     run.all_of("/rw/config/rc.local.d", "/rw/config/rc.local")
     return report
 
@@ -103,15 +105,6 @@ def _markers(qubesdb: dict[str, str], persistence: str) -> None:
     kind = _TYPES.get(qubesdb.get("/qubes-vm-type", ""), "this-is-appvm")
     for marker in (f"{_RUN}/{kind}", f"{_RUN}/persistent-{persistence}"):
         _touch(marker)
-    for key, value in qubesdb.items():
-        name = key.removeprefix("/qubes-service/")
-        if name == key or _SERVICE_NAME.fullmatch(name) is None:
-            continue
-        if value == "1":
-            _touch(f"{_SERVICES}/{name}")
-        else:
-            with suppress(FileNotFoundError):
-                os.unlink(f"{_SERVICES}/{name}")  # noqa: PTH108
     _touch("/run/qubes-service-environment")
 
 

@@ -62,9 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     system, _ = read_system(arguments.system_info)
     policy = Policy(load(PolicyReader(), places_of(arguments.policy_dir)))
-    # A dictionary, as each line is there once, where it comes first.
-    lines = dict.fromkeys(_edges(policy, system, arguments))
-    text = "".join(("digraph g {\n", *(f"  {line}\n" for line in lines), "}\n"))
+    text = _drawn(policy, system, arguments)
     if arguments.output is None:
         print(text, end="")
         return 0
@@ -73,6 +71,25 @@ def _run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise ReportableError(f"{arguments.output} cannot be written: {error.strerror}") from None
     return 0
+
+
+def full_graph(policy: Policy, system: SystemInfo) -> str:
+    """The graph of all that is allowed or asked for, as --full-output has it."""
+    everything = argparse.Namespace(
+        source=None,
+        target=None,
+        service=None,
+        include_ask=True,
+        full_output=True,
+        skip_labels=False,
+    )
+    return _drawn(policy, system, everything)
+
+
+def _drawn(policy: Policy, system: SystemInfo, arguments: argparse.Namespace) -> str:
+    # A dictionary, as each line is there once, where it comes first.
+    lines = dict.fromkeys(_edges(policy, system, arguments))
+    return "".join(("digraph g {\n", *(f"  {line}\n" for line in lines), "}\n"))
 
 
 def _edges(policy: Policy, system: SystemInfo, arguments: argparse.Namespace) -> Iterator[str]:

@@ -25,7 +25,17 @@ cat /usr/share/insula/xterm.resources >> /etc/X11/app-defaults/XTerm
 
 systemctl set-default multi-user.target
 systemctl enable insula-agent.service insula-x.service insula-gui.service insula-booted.service \
-    insula-console.service
+    insula-console.service split-gpg2-client.socket split-ssh-client.socket
+# Daemons that run only where their service is switched on, once somebody installs them.
+for pair in cups:cups.service cups:cups.socket cups:cups.path crond:cron.service \
+    avahi:avahi-daemon.service avahi:avahi-daemon.socket exim4:exim4.service \
+    firewalld:firewalld.service netfilter-persistent:netfilter-persistent.service \
+    tinyproxy:tinyproxy.service network-manager:NetworkManager.service \
+    modem-manager:ModemManager.service clocksync:systemd-timesyncd.service; do
+    mkdir -p "/etc/systemd/system/${pair#*:}.d"
+    printf '[Unit]\nConditionPathExists=/run/qubes-service/%s\n' "${pair%%:*}" \
+        > "/etc/systemd/system/${pair#*:}.d/insula.conf"
+done
 # What a qube has no use for, or what would write into the template while it is only started: each
 # costs time at boot, or wakes an idle qube.
 systemctl mask \
