@@ -58,10 +58,10 @@ def waited_for(names: set[str]) -> bool:
 
 
 def start_units(report: list[str]) -> None:
-    """Start the units whose condition was not met at the boot, and is now."""
+    """Start the units whose condition was not met at the boot, and is now; wait for them."""
     try:
         subprocess.run(
-            ["/bin/systemctl", "start", "--no-block", "multi-user.target"],
+            ["/bin/systemctl", "start", "multi-user.target"],
             stdin=subprocess.DEVNULL,
             timeout=_TIMEOUT,
             check=True,
