@@ -1,4 +1,4 @@
-"""Which file of the present format takes which rule of the old one (qrexec-policy.md section 11)."""
+"""Which file of the present format takes which old rule (qrexec-policy.md section 11)."""
 
 from collections.abc import Callable, Iterable, Sequence
 
