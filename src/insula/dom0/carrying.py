@@ -1,8 +1,8 @@
 """Carrying out a call of a qube that is allowed (qrexec-wire.md section 10.3)."""
 
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from insula.dom0 import local_service, qubesd
 from insula.dom0.daemon_socket import DaemonSocket
@@ -23,8 +23,7 @@ class NotCarriedOutError(Exception):
     """The call could not be connected."""
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """The qube that calls: its domain number and name, and by what its agent knows the call."""
 
     domain: int
@@ -40,9 +39,9 @@ def carry_out(caller: Caller, called: str, answer: Answer, directory: Path) -> i
     """
     service = answer.service or called
     service = service if "+" in service else f"{service}+"
-    if is_admin(answer.target) or answer.target == "@adminvm":
-        return to_dom0(caller, service, answer.requested, directory)
     source = answer.source or caller.name
+    if is_admin(answer.target) or answer.target == "@adminvm":
+        return to_dom0(caller._replace(name=source), service, answer.requested, directory)
     command = f"{answer.user}:QUBESRPC {service} {source}"
     target = answer.uuid or answer.target
     if not target.startswith(_DISPOSABLE):
@@ -76,14 +75,23 @@ def to_dom0(
     return serve_here(caller, descriptor, directory, timeout)
 
 
-def serve_here(caller: Caller, descriptor: str, directory: Path, timeout: float | None) -> int:
-    """Serve a call with what a descriptor names."""
+def serve_here(
+    caller: Caller,
+    descriptor: str,
+    directory: Path,
+    timeout: float | None,
+    *,
+    configured: bool = True,
+) -> int:
+    """Serve a call with what a descriptor names. configured: as in local_service.serve."""
     connection = DaemonSocket(directory, str(caller.domain))
     try:
         body = _PARAMETERS.pack(0, 0) + caller.request_id
         connection.request(MessageType.SERVICE_CONNECT, body)
         given = connection.answer()
-        return local_service.serve(given.domain, given.port, descriptor, timeout)
+        return local_service.serve(
+            given.domain, given.port, descriptor, timeout, configured=configured
+        )
     finally:
         connection.close()
 
@@ -137,7 +145,7 @@ def _new_disposable(base: str) -> str:
         made = qubesd.call("admin.vm.CreateDisposable", base, payload).decode("ascii", "replace")
     except qubesd.QubesdError as error:
         raise NotCarriedOutError(str(error)) from None
-    if payload and not is_new_name(made):
+    if made.startswith(_UUID) and not is_new_name(made):
         raise NotCarriedOutError(f"a disposable of a strange name: {made!r}")
     if not made or len(made) > _MAX_NAME or "/" in made:
         raise NotCarriedOutError(f"a disposable of a strange name: {made!r}")

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from insula.dom0 import qubesd
@@ -18,17 +19,21 @@ from insula.dom0.daemon_socket import DIRECTORY, SOCKET_VERSION
 from insula.dom0.judging import NotJudgedError, judge
 from insula.dom0.ports import DataPorts, is_data_port
 from insula.protocol.errors import ProtocolError
-from insula.protocol.frames import HEADER, RawFrame, frame, take_raw_frame
+from insula.protocol.frames import RawFrame, frame, take_raw_frame
 from insula.protocol.policy.wire import Question
 from insula.protocol.qrexec import (
     EXIT_QREXEC_FAILED,
     EXIT_REFUSED,
+    LOWEST_VERSION,
     MAX_COMMAND,
-    MAX_SERVICE,
+    MAX_TRIGGER,
+    VERSION,
     ExecParameters,
     MessageType,
     Trigger,
     TriggerError,
+    check_from_agent,
+    check_hello,
     hello,
     read_hello,
 )
@@ -40,16 +45,10 @@ _LOG_DIRECTORY = Path("/var/log/qubes")
 _FALLBACK = "/usr/bin/qrexec-policy-exec"
 _STARTUP_TIMEOUT = 60
 _EXIT_FAILED, _EXIT_TIMEOUT = 1, 3
-_OWN_VERSION = 4
+_HELLO_SIZE = 12  # bytes
 _MOST = 256  # clients, and calls that wait for a verdict
-_LONGEST = 160 + MAX_SERVICE
 _MIN_REQUEST = 9  # bytes of a body
 _DEFAULT = "DEFAULT:"
-_TRIGGERS = {
-    2: (MessageType.TRIGGER_SERVICE,),
-    3: (MessageType.TRIGGER_SERVICE3,),
-    4: (MessageType.TRIGGER_SERVICE3, MessageType.TRIGGER_SERVICE4),
-}
 
 log = logging.getLogger("qrexec-daemon")
 
@@ -104,12 +103,13 @@ class Daemon:
         Raises:
             OSError, ProtocolError: it is not there in time, or greets otherwise.
         """
-        connection = vchan.connect(self._options.domain, vchan.CONTROL_PORT, startup_timeout())
+        timeout = startup_timeout()
+        connection = vchan.connect(self._options.domain, vchan.CONTROL_PORT, timeout)
         try:
-            raw = _read_frame(connection)
-            version = read_hello(raw)
-            self._version = min(version, _OWN_VERSION)
-            if self._version not in _TRIGGERS:
+            connection.settimeout(timeout)
+            version = read_hello(_read_frame(connection))
+            self._version = min(version, VERSION)
+            if self._version < LOWEST_VERSION:
                 raise ProtocolError(f"an agent of version {version}")
             connection.sendall(hello(version))  # Its own number, as agents expect.
         except BaseException:
@@ -209,29 +209,29 @@ class Daemon:
     def _take_client(self, client: _Client, data: bytes) -> None:
         client.received += data
         try:
-            while client in self._clients:
-                raw = take_raw_frame(client.received, MAX_COMMAND)
+            if not client.greeted:
+                raw = take_raw_frame(client.received, MAX_COMMAND, check_hello)
                 if raw is None:
                     return
-                if not client.greeted:
-                    if read_hello(raw) < SOCKET_VERSION:
-                        raise ProtocolError("a client that is too old")
-                    client.greeted = True
-                elif client.asked:
-                    raise ProtocolError("a client that asks twice")
-                else:
-                    self._request(client, raw)
+                if read_hello(raw) < SOCKET_VERSION:
+                    raise ProtocolError("a client that is too old")
+                client.greeted = True
+            if not client.asked:
+                raw = take_raw_frame(client.received, MAX_COMMAND, _is_request)
+                if raw is None:
+                    return
+                client.asked = True
+                self._request(client, raw)
+            if client.received:
+                raise ProtocolError("a client that goes on after its request")
         except ProtocolError as error:
             log.warning("client: %s", error)
             self._drop(client)
 
     def _request(self, client: _Client, raw: RawFrame) -> None:
-        kind = MessageType(raw.type) if raw.type in set(MessageType) else None
-        if kind not in _REQUESTS or kind is None:
-            raise ProtocolError(f"unexpected type {raw.type:#x}")
-        if len(raw.body) < _MIN_REQUEST or not raw.body.endswith(b"\0"):
-            raise ProtocolError("a request that is no text")
-        client.asked = True
+        kind = MessageType(raw.type)
+        if not raw.body.endswith(b"\0"):
+            raise ProtocolError("a request whose text does not end")
         parameters, text = ExecParameters.decode(raw.body[:8]), raw.body[8:]
         if kind is MessageType.SERVICE_CONNECT:
             self._accept_pending(text)
@@ -246,6 +246,8 @@ class Daemon:
             client.port.write(frame(kind, answer))
         elif not is_data_port(port):
             raise ProtocolError(f"port {port} is no data port")
+        elif kind is not MessageType.SERVICE_CONNECT:
+            log.warning("a client names the port %d for its command itself", port)
         if kind is not MessageType.SERVICE_CONNECT and text.startswith(_DEFAULT.encode()):
             text = os.fsencode(self._options.user) + b":" + text[len(_DEFAULT) :]
         self._control.write(frame(kind, ExecParameters(peer, port).encode() + text))
@@ -259,8 +261,9 @@ class Daemon:
 
     def _take(self, data: bytes) -> None:
         self._received += data
+        check = partial(check_from_agent, self._version)
         try:
-            while (raw := take_raw_frame(self._received, _LONGEST)) is not None:
+            while (raw := take_raw_frame(self._received, MAX_TRIGGER, check)) is not None:
                 self._serve(raw)
         except ProtocolError as error:
             log.error("agent: %s", error)
@@ -270,8 +273,6 @@ class Daemon:
         if raw.type == MessageType.CONNECTION_TERMINATED:
             self._terminated(raw.body)
             return
-        if raw.type not in _TRIGGERS[self._version]:
-            raise ProtocolError(f"unexpected type {raw.type:#x}")
         try:
             trigger = Trigger.decode(MessageType(raw.type), raw.body)
         except TriggerError as error:
@@ -284,9 +285,9 @@ class Daemon:
             self._fork(trigger, has_source=raw.type == MessageType.TRIGGER_SERVICE4)
 
     def _terminated(self, untrusted: bytes) -> None:
-        if len(untrusted) != HEADER.size:
-            raise ProtocolError("an end of no connection")
         over = ExecParameters.decode(untrusted)
+        if not is_data_port(over.port):
+            raise ProtocolError(f"an end of port {over.port}, which is no data port")
         if self._ports.release(over.domain, over.port):
             client = self._of_port.pop(over.port, None)
             if client is not None:
@@ -322,9 +323,16 @@ class Daemon:
 _REQUESTS = (MessageType.EXEC_CMDLINE, MessageType.JUST_EXEC, MessageType.SERVICE_CONNECT)
 
 
+def _is_request(kind: int, length: int) -> None:
+    if kind not in _REQUESTS:
+        raise ProtocolError(f"unexpected type {kind:#x}")
+    if length < _MIN_REQUEST:
+        raise ProtocolError("a request without a text")
+
+
 def handle(trigger: Trigger, options: Options, *, has_source: bool) -> int:
     """Judge a call and carry it out; the exit status."""
-    service = trigger.service if "+" in trigger.service else f"{trigger.service}+"
+    service = trigger.service
     question = Question(
         source=options.name,
         target=trigger.target,
@@ -354,8 +362,8 @@ def startup_timeout() -> float | None:
 
 def _read_frame(connection: socket.socket) -> RawFrame:
     received = bytearray()
-    while (raw := take_raw_frame(received, 4)) is None:
-        data = connection.recv(HEADER.size + 4 - len(received))
+    while (raw := take_raw_frame(received, MAX_COMMAND, check_hello)) is None:
+        data = connection.recv(_HELLO_SIZE - len(received))
         if not data:
             raise ProtocolError("the agent closed the control channel")
         received += data
@@ -376,7 +384,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("domain", metavar="DOMID", type=int, nargs="?")
     parser.add_argument("name", metavar="NAME", nargs="?")
     parser.add_argument("user", metavar="DEFAULT-USER", nargs="?", default="user")
-    given = parser.parse_args(words)
+    try:
+        given = parser.parse_args(words)
+    except SystemExit:
+        return _EXIT_FAILED
     if given.help or given.name is None or given.uuid is None:
         parser.print_help(sys.stdout if given.help else sys.stderr)
         return _EXIT_FAILED
@@ -422,18 +433,23 @@ def _connect(daemon: Daemon) -> int:
 def _serve_in_background(options: Options) -> int:
     """Return once the agent is connected; a process of its own goes on."""
     reading, writing = os.pipe()
+    waits = not os.environ.get("QREXEC_STARTUP_NOWAIT")
     if os.fork():
         os.close(writing)
-        if os.environ.get("QREXEC_STARTUP_NOWAIT"):
+        if not waits:
             return 0
         told = os.read(reading, 1)
         return told[0] if told else _EXIT_FAILED
     os.close(reading)
     os.setsid()
+    if not waits:
+        _log_to_file(options.name)
     daemon = Daemon(options)
     status = _connect(daemon)
-    _log_to_file(options.name)
-    os.write(writing, bytes((status,)))
+    if waits:
+        _log_to_file(options.name)
+        with suppress(BrokenPipeError):
+            os.write(writing, bytes((status,)))
     os.close(writing)
     if status == 0:
         _end_when_told(daemon)
@@ -445,6 +461,7 @@ def _log_to_file(name: str) -> None:
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         file = os.open(_LOG_DIRECTORY / f"qrexec.{name}.log", flags, 0o660)
+        os.fchmod(file, 0o660)
     except OSError:
         file = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):

@@ -17,10 +17,10 @@ from insula.qrexec.loop import READ, Loop
 from insula.qrexec.one_call import serve_call
 from insula.qrexec.programs import Searches
 
-_REQUEST = struct.Struct("=iiiI")
+_REQUEST = struct.Struct("=IIII")
 _DEFAULT_PATH = "/var/run/qubes/qrexec-server.{}.sock"
 _BACKLOG = 64
-_READ_TIMEOUT = 10.0  # seconds
+_TIMEOUT = 10.0  # seconds for what takes no time
 
 
 def hand_over(path: str, kind: MessageType, parameters: ExecParameters) -> socket.socket | None:
@@ -32,6 +32,7 @@ def hand_over(path: str, kind: MessageType, parameters: ExecParameters) -> socke
     if len(text) > MAX_COMMAND:
         return None
     connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(_TIMEOUT)
     try:
         connection.connect(path)
         head = _REQUEST.pack(kind, parameters.domain, parameters.port, len(text))
@@ -61,16 +62,12 @@ class ForkServer:
         self._loop.run()
 
     def _accept(self, _events: int) -> None:
-        with suppress(OSError, ProtocolError):
+        with suppress(OSError):
             connection, _ = self._listener.accept()
             with connection:
-                connection.settimeout(_READ_TIMEOUT)
-                kind, domain, port, command = _receive(connection)
-                self._fork(connection, kind, (domain, port), command)
+                self._fork(connection)
 
-    def _fork(
-        self, connection: socket.socket, kind: int, key: tuple[int, int], command: Command
-    ) -> None:
+    def _fork(self, connection: socket.socket) -> None:
         pid = os.fork()
         if pid:
             self._loop.on_exit(pid, lambda _status: None)
@@ -78,23 +75,29 @@ class ForkServer:
         status = 1
         try:
             # The connection is held by this process alone: it is what tells of the call's end.
-            held = os.dup2(connection.fileno(), 3, inheritable=False)
+            held = os.dup2(connection.detach(), 3, inheritable=False)
             os.closerange(held + 1, os.sysconf("SC_OPEN_MAX"))
+            connection = socket.socket(fileno=held)
+            connection.settimeout(_TIMEOUT)
+            kind, domain, port, command = _receive(connection)
             status = serve_call(
-                *key,
+                domain,
+                port,
                 command,
                 searches=self._searches,
                 quiet=kind == MessageType.JUST_EXEC,
                 directly=True,
             )
+        except ProtocolError as error:
+            print(f"qrexec-fork-server: {error}", file=sys.stderr)
         except Exception:
             traceback.print_exc()
         finally:
             os._exit(status)
 
 
-def _receive(connection: socket.socket) -> tuple[int, int, int, Command]:
-    """A request.
+def _receive(connection: socket.socket) -> tuple[int, int, int, Command | None]:
+    """A request; no command where that is not understood.
 
     Raises:
         ProtocolError: it is none.
@@ -109,7 +112,11 @@ def _receive(connection: socket.socket) -> tuple[int, int, int, Command]:
     if not text.endswith(b"\0") or b"\0" in text[:-1] or text == b"\0":
         raise ProtocolError("a command is a text that ends in its only NUL")
     me = os.environ.get("USER", "")
-    return kind, domain, port, parse_command(f"{me}:{os.fsdecode(text[:-1])}")
+    try:
+        command = parse_command(f"{me}:{os.fsdecode(text[:-1])}")
+    except ProtocolError:
+        return kind, domain, port, None
+    return kind, domain, port, command
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:

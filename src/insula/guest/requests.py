@@ -7,15 +7,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from insula.protocol.errors import ProtocolError
-from insula.protocol.frames import HEADER, frame, take_raw_frame
-from insula.protocol.qrexec import MAX_SERVICE, MessageType
+from insula.protocol.frames import frame, take_raw_frame
+from insula.protocol.qrexec import MAX_TRIGGER, MessageType, check_trigger
 from insula.qrexec.loop import HANGUP, READ, Loop
 
 _ID_AT = 128  # where in the message the request id lies
 _ID_SIZE = 32
 _HEAD = _ID_AT + _ID_SIZE
-_LONGEST = _HEAD + MAX_SERVICE
-_PREFIX = "SOCKET"
+_PREFIX = b"SOCKET"
+_MOST_DIGITS = 10
 _READ_SIZE = 65_536
 _BACKLOG = 4096
 
@@ -113,20 +113,15 @@ class Requests:
             return
         asking.received += data
         try:
-            raw = take_raw_frame(asking.received, _LONGEST)
+            raw = take_raw_frame(asking.received, MAX_TRIGGER, _check)
             if raw is None:
-                if len(asking.received) >= HEADER.size:
-                    _check_type(HEADER.unpack_from(asking.received)[0])
                 return
-            _check_type(raw.type)
-            if len(raw.body) <= _HEAD:
-                raise ProtocolError("no service is named")
         except ProtocolError as error:
             print(f"request: {error}", flush=True)
             self._drop(number)
             return
         asking.asked = True
-        named = f"{_PREFIX}{number}".encode().ljust(_ID_SIZE, b"\0")
+        named = (_PREFIX + b"%d" % number).ljust(_ID_SIZE, b"\0")
         body = raw.body[:_ID_AT] + named + raw.body[_HEAD:]
         self._send(frame(MessageType.TRIGGER_SERVICE4, body))
 
@@ -138,12 +133,16 @@ class Requests:
             self._on_over(key)
 
 
-def _check_type(kind: int) -> None:
+def _check(kind: int, length: int) -> None:
     if kind != MessageType.TRIGGER_SERVICE4:
         raise ProtocolError(f"type {kind:#x} is no request")
+    check_trigger(kind, length)
 
 
 def _number(request_id: bytes) -> int | None:
     """The descriptor that a request id names."""
-    text = request_id.partition(b"\0")[0].decode("ascii", "replace").removeprefix(_PREFIX)
-    return int(text) if text.isdigit() and text.isascii() else None
+    text = request_id.partition(b"\0")[0]
+    digits = text.removeprefix(_PREFIX)
+    if digits == text or not digits.isdigit() or len(digits) > _MOST_DIGITS:
+        return None
+    return int(digits)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from insula.protocol.command import ServiceCall
 from insula.qrexec.loop import Loop
@@ -46,10 +47,10 @@ class SessionGate:
         except (BrokenServiceError, OSError) as error:
             print(f"{_SERVICE}: {error}", file=sys.stderr)
             return False
-        assert process.stdin is not None
-        process.stdin.write(f"{user}\n".encode())
-        process.stdin.close()
         process.returncode = 0  # The loop reaps it.
+        assert process.stdin is not None
+        with suppress(BrokenPipeError), process.stdin as told:
+            told.write(f"{user}\n".encode())
         self._running = True
         self._loop.on_exit(process.pid, lambda _status: self._over())
         return True

@@ -1,7 +1,6 @@
 """qrexec-agent: the agent without a machine, over the socket vchan (qrexec-wire.md 4, 6 and 15).
 
-Each call is served by a process of its own, whose number its program gets. Programs are started
-without the user's profile: that belongs to a qube's system, which is not there.
+Each call is served by a process of its own, whose number its program gets.
 """
 
 import argparse
@@ -23,9 +22,9 @@ from insula.protocol.errors import ProtocolError
 from insula.protocol.frames import RawFrame, frame, take_raw_frame
 from insula.protocol.qrexec import (
     AGENT_SOCKET,
-    MAX_COMMAND,
     ExecParameters,
     MessageType,
+    check_hello,
     hello,
     session_version,
 )
@@ -41,7 +40,8 @@ _DEFAULT_FORK_SERVER = "/var/run/qubes/qrexec-server.%s.sock"
 _DOM0 = 0
 _PARAMETERS = struct.Struct("<II")
 _REQUEST_ID_SIZE = 32
-_MAX_BODY = 8 + MAX_COMMAND
+_COMMANDS = (MessageType.EXEC_CMDLINE, MessageType.JUST_EXEC, MessageType.SERVICE_CONNECT)
+_MAX_BODY = 2**31 - 1  # bytes; dom0 is believed
 
 
 class StandaloneAgent:
@@ -84,11 +84,23 @@ class StandaloneAgent:
     def _take(self, data: bytes) -> None:
         self._received += data
         try:
-            while (raw := take_raw_frame(self._received, _MAX_BODY)) is not None:
+            while (raw := take_raw_frame(self._received, _MAX_BODY, self._check)) is not None:
                 self._serve(raw)
         except ProtocolError as error:
             print(f"qrexec-agent: {error}", file=sys.stderr)
             self.end(1)
+
+    def _check(self, kind: int, length: int) -> None:
+        """Look at the header of what the daemon sends."""
+        if self._requests is None:
+            check_hello(kind, length)
+        elif kind in _COMMANDS:
+            if length <= _PARAMETERS.size:
+                raise ProtocolError(f"type {kind:#x} without a text")
+        elif kind != MessageType.SERVICE_REFUSED:
+            raise ProtocolError(f"unexpected type {kind:#x}")
+        elif length != _REQUEST_ID_SIZE:
+            raise ProtocolError("a refusal of no request")
 
     def _serve(self, raw: RawFrame) -> None:
         if self._requests is None:
@@ -102,16 +114,12 @@ class StandaloneAgent:
             case MessageType.EXEC_CMDLINE | MessageType.JUST_EXEC:
                 self._execute(MessageType(raw.type), ExecParameters.decode(raw.body))
             case MessageType.SERVICE_CONNECT:
-                if len(raw.body) <= _PARAMETERS.size:
-                    raise ProtocolError("a connection for no request")
                 answer, request_id = raw.body[: _PARAMETERS.size], raw.body[_PARAMETERS.size :]
-                self._requests.accepted(request_id, _PARAMETERS.unpack(answer), answer, [])
-            case MessageType.SERVICE_REFUSED:
-                if len(raw.body) != _REQUEST_ID_SIZE:
-                    raise ProtocolError("a refusal of no request")
-                self._requests.refused(raw.body)
+                key = _PARAMETERS.unpack(answer)
+                if not self._requests.accepted(request_id, key, answer, []):
+                    print(f"qrexec-agent: nobody waits as {request_id!r}", file=sys.stderr)
             case _:
-                raise ProtocolError(f"unexpected type {raw.type:#x}")
+                self._requests.refused(raw.body)
 
     def _execute(self, kind: MessageType, parameters: ExecParameters) -> None:
         """The way that a command takes (section 6.3)."""

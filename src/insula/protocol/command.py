@@ -69,15 +69,24 @@ def parse_descriptor(descriptor: str) -> ServiceCall:
         ProtocolError: a token is missing, empty or too long.
     """
     first, space, rest = descriptor.partition(" ")
-    if not space or not 1 <= len(first) <= MAX_DESCRIPTOR_TOKEN:
+    if not space or not 1 <= _size(first) <= MAX_DESCRIPTOR_TOKEN:
         raise ProtocolError("a service descriptor has a service and a source")
     source = rest.partition(" ")[0]
     if not source:
         raise ProtocolError("a service descriptor names its source")
     name, plus, argument = first.partition("+")
-    if not 1 <= len(name) <= MAX_SERVICE_NAME:
-        raise ProtocolError(f"a service's name has 1 to {MAX_SERVICE_NAME} characters")
+    if not 1 <= _size(name) <= MAX_SERVICE_NAME:
+        raise ProtocolError(f"a service's name has 1 to {MAX_SERVICE_NAME} bytes")
     return ServiceCall(name, argument if plus else None, source, descriptor)
+
+
+def words_of(descriptor: str) -> list[str]:
+    """What a descriptor consists of; nothing but spaces separates."""
+    return [word for word in descriptor.split(" ") if word]
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogateescape"))
 
 
 def encode_vmexec(argv: list[bytes]) -> str:

@@ -55,6 +55,17 @@ _EXIT_CODE = struct.Struct("<i")
 _TRIGGER2 = struct.Struct("<64s32s32s")
 _TRIGGER3 = struct.Struct("<64s32s")
 _TRIGGER4 = struct.Struct("<64s64s32s")
+_TRIGGER_LENGTHS: dict[int, range] = {
+    MessageType.TRIGGER_SERVICE: range(_TRIGGER2.size, _TRIGGER2.size + 1),
+    MessageType.TRIGGER_SERVICE3: range(_TRIGGER3.size + 1, _TRIGGER3.size + MAX_SERVICE + 1),
+    MessageType.TRIGGER_SERVICE4: range(_TRIGGER4.size + 1, _TRIGGER4.size + MAX_SERVICE + 1),
+}
+_TRIGGERS = {
+    2: (MessageType.TRIGGER_SERVICE,),
+    3: (MessageType.TRIGGER_SERVICE3,),
+    4: (MessageType.TRIGGER_SERVICE3, MessageType.TRIGGER_SERVICE4),
+}
+MAX_TRIGGER = _TRIGGER4.size + MAX_SERVICE
 
 
 class ExecParameters(NamedTuple):
@@ -106,14 +117,23 @@ def session_version(raw: RawFrame, own: int = VERSION) -> int:
     return version
 
 
+def check_hello(untrusted_type: int, untrusted_length: int) -> None:
+    """Look at the header of what should be a HELLO.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    if untrusted_type != MessageType.HELLO or untrusted_length != _VERSION.size:
+        raise ProtocolError("no HELLO")
+
+
 def read_hello(raw: RawFrame) -> int:
     """The version that a HELLO names.
 
     Raises:
         ProtocolError: it is no HELLO.
     """
-    if raw.type != MessageType.HELLO or len(raw.body) != _VERSION.size:
-        raise ProtocolError("no HELLO")
+    check_hello(raw.type, len(raw.body))
     return int(_VERSION.unpack(raw.body)[0])
 
 
@@ -149,6 +169,31 @@ def read_exit_code(body: bytes) -> int:
     return code
 
 
+def check_from_agent(version: int, untrusted_type: int, untrusted_length: int) -> None:
+    """Look at the header of what an agent sends in a session of a version.
+
+    Raises:
+        ProtocolError: agents of that version send nothing of that type, or of that length.
+    """
+    if untrusted_type == MessageType.CONNECTION_TERMINATED:
+        if untrusted_length != _PARAMETERS.size:
+            raise ProtocolError(f"an end of no connection, {untrusted_length} bytes")
+        return
+    if untrusted_type not in _TRIGGERS[version]:
+        raise ProtocolError(f"unexpected type {untrusted_type:#x}")
+    check_trigger(untrusted_type, untrusted_length)
+
+
+def check_trigger(untrusted_type: int, untrusted_length: int) -> None:
+    """Look at the header of a request for a call.
+
+    Raises:
+        ProtocolError: it is none, or has a length that none has.
+    """
+    if untrusted_length not in _TRIGGER_LENGTHS.get(untrusted_type, range(0)):
+        raise ProtocolError(f"no request: type {untrusted_type:#x}, {untrusted_length} bytes")
+
+
 class Trigger(NamedTuple):
     """A call that a qube asks for; source is empty for an ordinary one."""
 
@@ -159,10 +204,12 @@ class Trigger(NamedTuple):
 
     def encode(self) -> bytes:
         """The whole message, TRIGGER_SERVICE4."""
-        head = _TRIGGER4.pack(
-            self.source.encode("ascii")[:63], self.target.encode("ascii")[:63], self.request_id
+        source, target, service = (
+            text.encode("utf-8", "surrogateescape")
+            for text in (self.source, self.target, self.service)
         )
-        return frame(MessageType.TRIGGER_SERVICE4, head + self.service.encode("ascii") + b"\0")
+        head = _TRIGGER4.pack(source[:63], target[:63], self.request_id)
+        return frame(MessageType.TRIGGER_SERVICE4, head + service + b"\0")
 
     @classmethod
     def decode(cls, message_type: MessageType, untrusted: bytes) -> "Trigger":
@@ -172,11 +219,10 @@ class Trigger(NamedTuple):
             TriggerError: what it asks for is to be refused.
             ProtocolError: its length is not acceptable.
         """
+        check_trigger(message_type, len(untrusted))
         if message_type is MessageType.TRIGGER_SERVICE:
             return _decode_oldest(untrusted)
         head = _TRIGGER4 if message_type is MessageType.TRIGGER_SERVICE4 else _TRIGGER3
-        if not head.size < len(untrusted) <= head.size + MAX_SERVICE:
-            raise ProtocolError(f"trigger of {len(untrusted)} bytes")
         *untrusted_source, untrusted_target, untrusted_id = head.unpack_from(untrusted)
         if not _is_request_id(untrusted_id):
             raise TriggerError("no request id", untrusted_id)
@@ -190,8 +236,6 @@ class Trigger(NamedTuple):
 
 def _decode_oldest(untrusted: bytes) -> Trigger:
     """A TRIGGER_SERVICE, whose service is in a field of fixed size."""
-    if len(untrusted) != _TRIGGER2.size:
-        raise ProtocolError(f"trigger of {len(untrusted)} bytes")
     service, target, untrusted_id = _TRIGGER2.unpack(untrusted)
     if not _is_request_id(untrusted_id):
         raise TriggerError("no request id", untrusted_id)

@@ -45,10 +45,10 @@ def parse_service_config(content: bytes) -> ServiceConfig:
 
 
 def _take(line: bytes, found: dict[str, bool | str], unknown: list[str]) -> None:
-    if not line or line.startswith(b"#"):
-        return
     if b"\0" in line:
         raise ValueError("a NUL byte")
+    if not line or line.startswith(b"#"):
+        return
     match = _LINE.fullmatch(line)
     if match is None:
         raise ValueError("not: key = value, with true, false, a number or 'text'")

@@ -15,6 +15,7 @@ from insula.protocol.qrexec import (
     LOWEST_VERSION,
     MAX_CHUNK,
     MessageType,
+    check_hello,
     chunk_limit,
     exit_code,
     hello,
@@ -205,7 +206,7 @@ class Call:
         try:
             self._received += self._finder.feed(data)
             if self._limit is None:
-                first = take_raw_frame(self._received, MAX_CHUNK)
+                first = take_raw_frame(self._received, MAX_CHUNK, check_hello)
                 if first is None:
                     return
                 self._begin(chunk_limit(session_version(first)))
@@ -239,7 +240,7 @@ class Call:
     def _take_message(self, kind: MessageType, body: bytes) -> None:
         if kind not in (MessageType.DATA_STDIN, MessageType.DATA_STDOUT):
             return
-        if self._input < 0 and not self._awaiting_start:
+        if (self._input < 0 and not self._awaiting_start) or self._input_ended:
             return
         if body:
             self._input_queue += body

@@ -5,7 +5,6 @@ import os
 import re
 import socket
 from dataclasses import dataclass
-from pathlib import Path
 
 from insula.protocol.command import ServiceCall
 from insula.protocol.service_config import ServiceConfig
@@ -38,7 +37,7 @@ def converse(call: ServiceCall, found: Found, config: ServiceConfig) -> Conversa
             connection, connecting = _connect_tcp(*tcp_address(found.path, call.argument or ""))
         else:
             connection, connecting = _connect_unix(found.path), False
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise BrokenServiceError(f"{found.path}: {error}") from error
     return Conversation(connection, connecting, opening, config)
 
@@ -59,6 +58,8 @@ def tcp_address(link: str, argument: str) -> tuple[str, int]:
         port = argument
     elif argument:
         raise BrokenServiceError(f"{link} takes no argument")
+    if not host:
+        raise BrokenServiceError(f"{link} names no host")
     if _PORT.fullmatch(port) is None or int(port) > 65_535:
         raise BrokenServiceError(f"{port!r} is no port")
     return host, int(port)
@@ -86,12 +87,11 @@ def _connect_unix(path: str) -> socket.socket:
         if len(os.fsencode(path)) <= _LONGEST_PATH:
             connection.connect(path)
             return connection
-        place = Path(path)
-        directory = os.open(place.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        entry = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
-            connection.connect(f"/proc/self/fd/{directory}/{place.name}")
+            connection.connect(f"/proc/self/fd/{entry}")
         finally:
-            os.close(directory)
+            os.close(entry)
     except OSError:
         connection.close()
         raise

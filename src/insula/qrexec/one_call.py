@@ -1,6 +1,7 @@
 """One call, served by a process of its own over the socket vchan."""
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -8,12 +9,19 @@ from contextlib import suppress
 
 from insula.protocol.command import Command
 from insula.protocol.errors import ProtocolError
-from insula.protocol.qrexec import EXIT_QREXEC_FAILED
+from insula.protocol.qrexec import EXIT_NOT_FOUND, EXIT_QREXEC_FAILED
 from insula.qrexec import vchan
 from insula.qrexec.call import Call
+from insula.qrexec.conversation import Conversation
 from insula.qrexec.loop import Loop
 from insula.qrexec.port import SocketPort
-from insula.qrexec.programs import NotStartedError, Searches, resolve, resolve_directly
+from insula.qrexec.programs import (
+    NotStartedError,
+    Program,
+    Searches,
+    resolve,
+    resolve_in_session,
+)
 
 CONNECT_TIMEOUT = 120.0  # seconds
 _DEFAULT_USER = "user"
@@ -50,10 +58,12 @@ def serve_channel(
     timeout: float | None = CONNECT_TIMEOUT,
     quiet: bool = False,
     keep_stderr: bool = False,
+    greets_first: bool = True,
 ) -> int:
     """Connect to a caller's channel and serve the call; 0 once the caller was told its end.
 
-    begin: starts what the call is for. quiet, keep_stderr: as in Call.
+    begin: starts what the call is for. quiet, keep_stderr: as in Call. greets_first: nothing is
+    said before the caller says something, unless this is true.
     """
     loop = Loop()
     try:
@@ -61,6 +71,8 @@ def serve_channel(
     except OSError as error:
         print(f"data channel: {error}", file=sys.stderr)
         return 1
+    if not greets_first:
+        select.select([connection], [], [])
     connection.setblocking(False)
     port = SocketPort(loop)
 
@@ -89,17 +101,30 @@ def _close(port: SocketPort) -> None:
 
 
 def _start(call: Call, command: Command | None, searches: Searches, *, directly: bool) -> None:
+    if command is None:
+        call.fail(EXIT_QREXEC_FAILED)
+    elif directly:
+        start_or_fail(call, lambda: resolve_in_session(command, searches), EXIT_NOT_FOUND)
+    else:
+        start_or_fail(call, lambda: resolve(command, _DEFAULT_USER, searches, inherits=True))
+
+
+def start_or_fail(
+    call: Call, prepare: Callable[[], Program | Conversation], missing: int = EXIT_QREXEC_FAILED
+) -> None:
+    """Start what is prepared, or tell the caller why not.
+
+    missing: the code where a file is not there that a program needs to be started, such as its
+    interpreter.
+    """
     try:
-        if command is None:
-            call.fail(EXIT_QREXEC_FAILED)
-        elif directly and command.service is not None:
-            further = {"QREXEC_REQUESTED_TARGET_TYPE": "", "QREXEC_AGENT_PID": str(os.getpid())}
-            call.start(resolve_directly(command.service, searches, further))
-        else:
-            call.start(resolve(command, _DEFAULT_USER, searches, login=False))
+        call.start(prepare())
     except NotStartedError as error:
         print(f"call: {error}", file=sys.stderr)
         call.fail(error.code)
+    except FileNotFoundError as error:
+        print(f"call: {error}", file=sys.stderr)
+        call.fail(missing)
     except (ProtocolError, OSError, ValueError) as error:
         print(f"call: {error}", file=sys.stderr)
         call.fail(EXIT_QREXEC_FAILED)

@@ -5,7 +5,7 @@ import pwd
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from insula.protocol.command import Command, ServiceCall, decode_vmexec
+from insula.protocol.command import Command, ServiceCall, decode_vmexec, words_of
 from insula.protocol.errors import ProtocolError
 from insula.protocol.qrexec import EXIT_NOT_FOUND, EXIT_QREXEC_FAILED
 from insula.protocol.service_config import ServiceConfig
@@ -67,9 +67,17 @@ class Searches:
 
 
 def resolve(
-    command: Command, default_user: str, searches: Searches, *, login: bool = True
+    command: Command,
+    default_user: str,
+    searches: Searches,
+    *,
+    login: bool = True,
+    inherits: bool = False,
 ) -> Program | Conversation:
-    """Find out what a command runs. login: by a login shell, so that the user's profile applies.
+    """Find out what a command runs.
+
+    login: by a login shell, so that the user's profile applies. inherits: with what our own
+    environment has beside what belongs to the user.
 
     Raises:
         NotStartedError: no such user or service, or a service that cannot be run.
@@ -80,13 +88,15 @@ def resolve(
         user = _user(name)
         shell = (user.pw_shell if login else "") or "/bin/sh"
         argv = [_called(shell, login=login), b"-c", os.fsencode(command.shell or "")]
-        return Program(argv, os.fsencode(shell), user, _environment(user))
+        environment = _environment(user, inherits=inherits)
+        environment["QREXEC_AGENT_PID"] = str(os.getpid())
+        return Program(argv, os.fsencode(shell), user, environment)
     found, config = look_up(service, searches)
     if found.kind != "program":
         return _conversation(service, found, config)
     user = _user(config.force_user or name)
     after_session = config.wait_for_session and not command.nogui
-    environment = _environment(user) | _service_environment(service)
+    environment = _environment(user, inherits=inherits) | _service_environment(service)
     if service.name in _EXEC_SERVICES and found.path.startswith(AGENT_VOLUME):
         program = _exec_directly(service, user, environment)
         return replace(program, after_session=after_session)
@@ -94,43 +104,66 @@ def resolve(
     return Program(words, b"/bin/sh", user, environment, after_session)
 
 
-def resolve_directly(
-    service: ServiceCall, searches: Searches, further: dict[str, str]
-) -> Program | Conversation:
-    """Find out what a service runs where nothing lies in between: as who we are.
-
-    further: variables for the program.
+def resolve_in_session(command: Command, searches: Searches) -> Program | Conversation:
+    """Find out what a command runs inside a user's session, whose environment it gets.
 
     Raises:
         NotStartedError: no such service, or one that cannot be run.
     """
-    found, config = look_up(service, searches)
+    if command.service is not None:
+        return resolve_directly(command.service, searches, {})
+    shell = os.environ.get("SHELL") or "/bin/sh"
+    argv = [os.fsencode(shell), b"-c", os.fsencode(command.shell or "")]
+    environment = _inherited() | {"QREXEC_AGENT_PID": str(os.getpid())}
+    return Program(argv, os.fsencode(shell), _own_user(), environment)
+
+
+def resolve_directly(
+    service: ServiceCall, searches: Searches, further: dict[str, str], *, configured: bool = True
+) -> Program | Conversation:
+    """Find out what a service runs where nothing lies in between: as who we are.
+
+    further: variables for the program. configured: as in look_up.
+
+    Raises:
+        NotStartedError: no such service, or one that cannot be run.
+    """
+    found, config = look_up(service, searches, configured=configured)
     if found.kind != "program":
         return _conversation(service, found, config)
-    kept = {
+    environment = _inherited() | _service_environment(service) | further
+    return Program(_words(service, found), os.fsencode(found.path), _own_user(), environment)
+
+
+def _inherited() -> dict[str, str]:
+    """What a program gets of our own environment."""
+    return {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(_OURS) or name == "QREXEC_SERVICE_PATH"
     }
-    user = pwd.getpwuid(os.geteuid())
-    environment = kept | _service_environment(service) | further
-    return Program(_words(service, found), os.fsencode(found.path), user, environment)
 
 
-def look_up(service: ServiceCall, searches: Searches) -> tuple[Found, ServiceConfig]:
-    """Find a service and its configuration.
+def _own_user() -> pwd.struct_passwd:
+    return pwd.getpwuid(os.geteuid())
+
+
+def look_up(
+    service: ServiceCall, searches: Searches, *, configured: bool = True
+) -> tuple[Found, ServiceConfig]:
+    """Find a service and its configuration; configured: whether it may have one.
 
     Raises:
         NotStartedError: it is not there, or broken.
     """
     try:
-        config = find_config(service, searches.configs)
+        config = find_config(service, searches.configs) if configured else ServiceConfig()
         found = find_service(service, searches.services)
     except BrokenServiceError as error:
         raise NotStartedError(EXIT_QREXEC_FAILED, str(error)) from error
     if found is None:
         raise NotStartedError(EXIT_NOT_FOUND, f"no service {service.name}")
-    if found.kind == "program" and len(service.descriptor.split()) not in _WORDS:
+    if found.kind == "program" and len(words_of(service.descriptor)) not in _WORDS:
         raise NotStartedError(EXIT_QREXEC_FAILED, "not a service descriptor of two or four words")
     return found, config
 
@@ -174,20 +207,19 @@ def _user(name: str) -> pwd.struct_passwd:
         user = ACCOUNTS.user(name)
     except (KeyError, ValueError):
         raise NotStartedError(EXIT_QREXEC_FAILED, f"no user {name!r}") from None
-    if os.geteuid() != 0 and user.pw_uid != os.geteuid():
+    if os.geteuid() != 0 and name != _own_user().pw_name:
         raise NotStartedError(EXIT_QREXEC_FAILED, f"an agent of another user cannot run as {name}")
     return user
 
 
-def _environment(user: pwd.struct_passwd) -> dict[str, str]:
-    environment = {
+def _environment(user: pwd.struct_passwd, *, inherits: bool) -> dict[str, str]:
+    of_user = {
         "HOME": user.pw_dir,
         "SHELL": user.pw_shell or "/bin/sh",
         "USER": user.pw_name,
         "LOGNAME": user.pw_name,
-        "PATH": _PATH,
-        "LANG": "C.UTF-8",
     }
+    environment = {"PATH": _PATH, "LANG": "C.UTF-8"} | (_inherited() if inherits else {}) | of_user
     if os.path.exists(_DISPLAY_SOCKET):  # noqa: PTH110 - on every call's path
         environment["DISPLAY"] = ":0"
     return environment

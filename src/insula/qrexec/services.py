@@ -4,7 +4,6 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from insula.protocol.command import ServiceCall
 from insula.protocol.errors import ProtocolError
@@ -88,7 +87,7 @@ def _look(path: str) -> Found | None:
     except OSError as error:
         raise BrokenServiceError(str(error)) from error
     if stat.S_ISLNK(status.st_mode):
-        target = str(Path(path).readlink())
+        target = os.readlink(path)  # noqa: PTH115 - a path object would drop a slash at the end
         if target == _TCP or target.startswith(_TCP + "/"):
             if target == _TCP + "/":
                 raise BrokenServiceError(f"{path} names no host")
@@ -101,6 +100,6 @@ def _look(path: str) -> Found | None:
             raise BrokenServiceError(str(error)) from error
     if stat.S_ISSOCK(status.st_mode):
         return Found(path, "socket")
-    if stat.S_ISREG(status.st_mode) and status.st_mode & 0o111:
+    if stat.S_ISREG(status.st_mode) and os.access(path, os.X_OK, effective_ids=True):
         return Found(path, "program")
     raise BrokenServiceError(f"{path} is neither a program nor a socket")

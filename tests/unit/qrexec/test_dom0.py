@@ -145,7 +145,7 @@ def test_a_qube_calls_another(host: Host) -> None:
     host.qube(VAULT, "vault")
     host.service("test.Shout", "tr a-z A-Z; echo $QREXEC_REMOTE_DOMAIN $1 >&2; exit 3")
     assert host.call(WORK, "work", "vault", "test.Shout") == (126, b"", b"Request refused\n")
-    assert Path(f"{host.policy}.log").read_text() == "-- work vault test.Shout+\n"
+    assert Path(f"{host.policy}.log").read_text() == "-- work vault test.Shout\n"
     host.answer(
         "user=DEFAULT", "result=allow", "target=vault", "autostart=False", "requested_target=vault"
     )

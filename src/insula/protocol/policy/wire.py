@@ -13,9 +13,7 @@ _REQUIRED = ("source", "intended_target", "service_and_arg")
 _TRUTH = ("assume_yes_for_ask", "just_evaluate")
 _KEYS = frozenset((*_REQUIRED, *_TRUTH, "requested_source"))
 _BOOLEANS = {"yes": True, "no": False}
-_UUID_TARGET = re.compile(
-    r"(?:@dispvm:)?uuid:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII
-)
+_UUID_TARGET = re.compile(r"uuid:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
