@@ -40,6 +40,10 @@ class ControlType(enum.IntEnum):
     PROCESSORS = 0x100A  # daemon: it has further processors, to be used
     KEY = 0x100B  # both: a QubesDB key has a value now
     KEY_GONE = 0x100C  # both: one is gone, or all below a path that ends in a slash
+    LINK = 0x100D  # daemon: JSON, a network card is there or comes, and what it is for
+    LINKED = 0x100E  # agent: number, status and text; from here packets may pass
+    UNLINK = 0x100F  # daemon: number; the card is to be taken down, and goes then
+    UNLINKED = 0x1010  # agent: number, status and text
 
 
 class AgentState(enum.IntEnum):
