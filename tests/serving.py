@@ -20,6 +20,7 @@ from insula.daemon.lifecycle.agent_volume import AgentVolume
 from insula.daemon.lifecycle.appearing import Appearing
 from insula.daemon.lifecycle.asking import DeviceAgent
 from insula.daemon.lifecycle.consoles import Consoles
+from insula.daemon.lifecycle.deferring import Deferring
 from insula.daemon.lifecycle.devices import Devices
 from insula.daemon.lifecycle.events import Events
 from insula.daemon.lifecycle.firewall import Firewall
@@ -264,6 +265,10 @@ async def open_instance(
     keys.start()
     undo.callback(keys.close)
     power.watchers.append(keys.watch)
+    deferring = Deferring(world)
+    deferring.start()
+    undo.push_async_callback(deferring.close)
+    power.unpause_steps.append(deferring.gone_on)
     consoles = Consoles(world)
     undo.callback(consoles.close)
     firewall = Firewall(world)

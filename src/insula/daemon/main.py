@@ -33,6 +33,7 @@ from insula.daemon.lifecycle.agent_volume import AgentVolume
 from insula.daemon.lifecycle.appearing import Appearing
 from insula.daemon.lifecycle.asking import DeviceAgent
 from insula.daemon.lifecycle.consoles import Consoles
+from insula.daemon.lifecycle.deferring import Deferring
 from insula.daemon.lifecycle.devices import Devices
 from insula.daemon.lifecycle.events import Events
 from insula.daemon.lifecycle.firewall import Firewall
@@ -126,11 +127,10 @@ async def _serve(home: Path, run: Path) -> None:
         undo.push_async_callback(preloading.close)
         devices = _devices(world, power)
         appearing = _appearing(world, power, devices, undo)
+        _deferring(world, power, undo)
         consoles = Consoles(world)
         undo.callback(consoles.close)
-        firewall = Firewall(world)
-        firewall.start()
-        undo.push_async_callback(firewall.close)
+        firewall = _firewall(world, undo)
         deciding, policy = qube_calls.deciding(world, home, undo)
         api = Api(
             world=world,
@@ -184,6 +184,21 @@ def _appearing(world: World, power: Power, devices: Devices, undo: AsyncExitStac
     undo.callback(keys.close)
     power.watchers.append(keys.watch)
     return appearing
+
+
+def _firewall(world: World, undo: AsyncExitStack) -> Firewall:
+    firewall = Firewall(world)
+    firewall.start()
+    undo.push_async_callback(firewall.close)
+    return firewall
+
+
+def _deferring(world: World, power: Power, undo: AsyncExitStack) -> None:
+    """Have qubes that go on get the network they were given meanwhile."""
+    deferring = Deferring(world)
+    deferring.start()
+    undo.push_async_callback(deferring.close)
+    power.unpause_steps.append(deferring.gone_on)
 
 
 def _devices(world: World, power: Power) -> Devices:

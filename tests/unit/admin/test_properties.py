@@ -257,7 +257,6 @@ async def test_what_cannot_be_set(
         ("nonsense", b"", "QubesNoSuchPropertyError"),
         ("default_netvm", b"work", PROPERTY),
         ("default_template", b"work", PROPERTY),
-        ("default_template", b"", PROPERTY),
         ("default_template", b"nobody", PROPERTY),
         ("default_shutdown_timeout", b"1.5", VALUE),
         ("default_kernel", b"6.66", PROPERTY),
@@ -282,6 +281,15 @@ async def test_times_of_the_system_are_any_whole_numbers(instance: Instance, nam
         assert await instance.ok("admin.property.Get", "dom0", name) == (
             f"default=False type=int {value}"
         )
+
+
+async def test_there_need_be_no_default_template(instance: Instance) -> None:
+    await instance.ok("admin.property.Set", "dom0", "default_template", b"")
+    assert await instance.ok("admin.property.Get", "dom0", "default_template") == (
+        "default=False type=vm "
+    )
+    found = await instance.refused("admin.vm.Create.AppVM", "dom0", "", b"name=new label=red")
+    assert found == VALUE
 
 
 async def test_a_pool_named_default_is_the_default_one(instance: Instance, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Qubes suspended and resumed, one by one and with the host (admin-api.md 4.2, 4.13, 8.3)."""
 
+import asyncio
+
 import pytest
 
 from insula.daemon.model.qube import PowerState
@@ -75,6 +77,29 @@ async def test_the_host_sleeps_and_wakes(instance: Instance, services: list[str]
     assert await instance.ask("internal.SuspendPost", over=INTERNAL) == b""
     assert (work.power, other.power) == (PowerState.RUNNING, PowerState.PAUSED)
     assert services == ["qubes.SuspendPreAll", "qubes.SuspendPostAll"]
+
+
+async def test_all_get_ready_before_the_first_sleeps(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qubes = [instance.system.named("work"), await instance.qube("other")]
+    for qube in qubes:
+        await instance.power.start(qube)
+    seen: list[tuple[str, set[PowerState]]] = []
+
+    async def call_service(_calls: object, service: str, *, timeout: float) -> Outcome:
+        assert timeout == 60
+        await asyncio.sleep(0.05 * len(seen))
+        seen.append((service, {qube.power for qube in qubes}))
+        return Outcome(0, b"")
+
+    monkeypatch.setattr("insula.daemon.lifecycle.sleeping.call_service", call_service)
+    for method in ("Pre", "Post"):
+        assert await instance.ask(f"internal.Suspend{method}", over=INTERNAL) == b""
+    assert seen == [
+        *[("qubes.SuspendPreAll", {PowerState.RUNNING})] * 2,
+        *[("qubes.SuspendPostAll", {PowerState.RUNNING})] * 2,
+    ]
 
 
 async def test_what_slept_before_the_host_sleeps_on(

@@ -38,7 +38,6 @@ from insula.daemon.model.qube import PowerState, Qube, QubeClass
 from insula.daemon.store.records import Run, put_run
 from insula.protocol.errors import ReportableError
 
-_STANDING_STILL = (PowerState.PAUSED, PowerState.SUSPENDED)
 CLOSE_TIMEOUT = 10.0  # seconds that ends of qubes have to be seen through when the daemon ends
 
 log = logging.getLogger(__name__)
@@ -67,6 +66,8 @@ class Power:
         self.watchers: list[Callable[[Qube, RunningQube], None]] = []
         # What is done to a qube that is up, before it is said to be.
         self.start_steps: list[Callable[[Qube], Awaitable[None]]] = []
+        # What is done to a qube that went on, before whoever asked for it is answered.
+        self.unpause_steps: list[Callable[[Qube], Awaitable[None]]] = []
 
     @property
     def going_down(self) -> bool:
@@ -120,7 +121,7 @@ class Power:
     ) -> None:
         if not force:
             check_shutdown(self._world.system, qube)
-        if qube.power in _STANDING_STILL:
+        if qube.standing_still:
             if not force:
                 raise NotRunningError(qube.name, "is paused")
             await self.kill(qube)
@@ -210,6 +211,8 @@ class Power:
                     qube.power = PowerState.RUNNING
                     self._world.events.tell(qube, "domain-unpaused")
             running.calls.on_idle()
+        for step in self.unpause_steps:
+            await step(qube)
 
     async def ready(self, qube: Qube, *, autostart: bool) -> RunningQube:
         """A qube that takes calls; autostart: it is started where it is not up, or on its way down.
@@ -231,7 +234,7 @@ class Power:
                 raise NotRunningError(qube.name)
             await self.start(qube)
         async with self._world.lock(qube.uuid):
-            if qube.power in _STANDING_STILL:
+            if qube.standing_still:
                 raise NotRunningError(qube.name, "is paused")
             return self._running(qube)
 

@@ -29,7 +29,7 @@ class Sleeping:
         self._power = power
         self._preloading = preloading
 
-    async def suspend(self, qube: Qube, *, service: str = "qubes.SuspendPre") -> None:
+    async def suspend(self, qube: Qube) -> None:
         """Put a running qube to sleep.
 
         Raises:
@@ -39,10 +39,10 @@ class Sleeping:
             raise QubeStateError(f"Qube {qube.name} is no virtual machine of ours to be suspended")
         if qube.power is not PowerState.RUNNING:
             raise NotRunningError(qube.name)
-        await self._tell(qube, service)
+        await self._tell(qube, "qubes.SuspendPre")
         await self._power.pause(qube, PowerState.SUSPENDED)
 
-    async def resume(self, qube: Qube, *, service: str = "qubes.SuspendPost") -> None:
+    async def resume(self, qube: Qube) -> None:
         """Wake a qube that sleeps; one that is paused goes on.
 
         Raises:
@@ -51,9 +51,12 @@ class Sleeping:
         if qube.power is not PowerState.SUSPENDED:
             await self._power.unpause(qube)
             return
+        await self._wake(qube)
+        await self._tell(qube, "qubes.SuspendPost")
+
+    async def _wake(self, qube: Qube) -> None:
         await self._power.unpause(qube, PowerState.SUSPENDED)
         self._world.events.tell(qube, "domain-resumed")
-        await self._tell(qube, service)
 
     async def suspend_all(self) -> None:
         """The host is about to sleep: so are all qubes, and those that are still stay so.
@@ -62,18 +65,14 @@ class Sleeping:
             RefusedError: some could not be; which and why.
         """
         await self._preloading.sleep()
-        still = (PowerState.PAUSED, PowerState.SUSPENDED)
         qubes = self._running()
-        before = sorted(qube.name for qube in qubes if qube.power in still)
+        before = sorted(qube.name for qube in qubes if qube.standing_still)
         (self._world.run / _PAUSED_BEFORE).write_text("".join(f"{name}\n" for name in before))
         awake = [qube for qube in qubes if qube.power is PowerState.RUNNING]
-        _raise_all(
-            awake,
-            await asyncio.gather(
-                *(self.suspend(qube, service="qubes.SuspendPreAll") for qube in awake),
-                return_exceptions=True,
-            ),
-        )
+        # All are told before the first sleeps: some need others to get ready.
+        await asyncio.gather(*(self._tell(qube, "qubes.SuspendPreAll") for qube in awake))
+        pauses = (self._power.pause(qube, PowerState.SUSPENDED) for qube in awake)
+        _raise_all(awake, await asyncio.gather(*pauses, return_exceptions=True))
 
     async def resume_all(self) -> None:
         """The host woke up: so do all qubes that slept because it did.
@@ -90,13 +89,10 @@ class Sleeping:
             for qube in self._running()
             if qube.power is PowerState.SUSPENDED and qube.name not in before
         ]
-        _raise_all(
-            asleep,
-            await asyncio.gather(
-                *(self.resume(qube, service="qubes.SuspendPostAll") for qube in asleep),
-                return_exceptions=True,
-            ),
-        )
+        wakes = await asyncio.gather(*map(self._wake, asleep), return_exceptions=True)
+        woken = [qube for qube, end in zip(asleep, wakes, strict=True) if end is None]
+        await asyncio.gather(*(self._tell(qube, "qubes.SuspendPostAll") for qube in woken))
+        _raise_all(asleep, wakes)
 
     def _running(self) -> list[Qube]:
         found = (self._world.system.find(uuid) for uuid in tuple(self._world.running))

@@ -27,7 +27,8 @@ def set_property(edit: Edit, qube: Qube, prop: Property, value: Value) -> None:
     system = edit.system
     if prop.check is not None:
         prop.check(system, qube, value)
-    fields = _told(system, prop, value, held(system, qube, prop, stored(qube)))
+    before = held(system, qube, prop, stored(qube))
+    fields = _told(system, prop, value, before)
     layouts = layouts_by_default(system, prop.name)
     if prop.name == "label":
         edit.touch(qube).label = str(value)
@@ -35,7 +36,7 @@ def set_property(edit: Edit, qube: Qube, prop: Property, value: Value) -> None:
         edit.touch(qube).properties[prop.name] = value
     edit.tell(qube, f"property-pre-set:{prop.name}", **fields)
     edit.tell(qube, f"property-set:{prop.name}", **fields)
-    follow_property(edit, qube, prop.name, layouts)
+    follow_property(edit, qube, prop.name, before.value, layouts)
 
 
 def reset_property(edit: Edit, qube: Qube, prop: Property) -> None:
@@ -57,7 +58,7 @@ def reset_property(edit: Edit, qube: Qube, prop: Property) -> None:
     edit.touch(qube).properties.pop(prop.name, None)
     _tell_reset(edit, qube, prop, before)
     if was_set:
-        follow_property(edit, qube, prop.name, layouts)
+        follow_property(edit, qube, prop.name, before.value, layouts)
 
 
 def set_setting(edit: Edit, prop: Property, value: Value) -> None:

@@ -14,6 +14,7 @@ from insula.daemon.model.qube import Qube, QubeClass
 from insula.daemon.model.system import System
 
 MEMINFO_WRITER = "service.meminfo-writer"
+DEFERRED_NETVM = "deferred-netvm-original"  # on a qube that stands still: the netvm it had
 _NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _LONG_SERVICE = "app-dispvm."
@@ -22,7 +23,7 @@ _PERSISTED = re.compile(r"/.*|(file|dir):[^:]+:[^:]+:[0-7]{3,4}:/.*", re.ASCII)
 _PRELOADING = ("qrexec", "supported-rpc.qubes.WaitForRunningSystem")
 _MANAGED = frozenset(
     (
-        "deferred-netvm-original",
+        DEFERRED_NETVM,
         "preload-dispvm",
         "preload-dispvm-completed",
         "preload-dispvm-in-progress",

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from insula.daemon.model.edit import Edit
-from insula.daemon.model.features import drop_feature, put_feature, tag_alone
+from insula.daemon.model.features import DEFERRED_NETVM, drop_feature, put_feature, tag_alone
 from insula.daemon.model.properties.defaults import gui_qube
-from insula.daemon.model.properties.definition import shown
+from insula.daemon.model.properties.definition import shown, text_of
 from insula.daemon.model.properties.network import clients
 from insula.daemon.model.properties.qubes import BY_CLASS, INHERITED, property_of, value_of
 from insula.daemon.model.qube import Qube, QubeClass, Value
@@ -40,9 +40,13 @@ def tell_derived(edit: Edit, qube: Qube, names: Iterable[str], **fields: object)
             edit.tell(qube, f"property-reset:{name}", name=name, **fields)
 
 
-def follow_property(edit: Edit, qube: Qube, name: str, layouts: dict[UUID, Value]) -> None:
+def follow_property(
+    edit: Edit, qube: Qube, name: str, old: Value, layouts: dict[UUID, Value]
+) -> None:
     """What changes with a property of a qube. layouts: keyboard layouts as they were before."""
     system = edit.system
+    if name == "netvm":
+        _defer_netvm(edit, qube, old)
     tell_derived(edit, qube, _DERIVED.get(name, ()))
     if name in _TO_CLIENTS:
         for client in clients(system, qube):
@@ -116,6 +120,7 @@ def follow_setting(
                 oldvalue = shown(system, former)
                 edit.tell(qube, "property-reset:netvm", name="netvm", oldvalue=oldvalue)
                 tell_derived(edit, qube, _DERIVED["netvm"])
+                _defer_netvm(edit, qube, former)
             case "default_guivm" | "default_audiovm":
                 prop = name.removeprefix("default_")
                 fields = _change(system, prop, value_of(system, qube, prop), former)
@@ -162,6 +167,18 @@ def _tell_inheritors(edit: Edit, template: Qube, name: str) -> None:
         if name in BY_CLASS[child.klass] and name not in child.properties:
             tell_derived(edit, child, (name,))
             _tell_inheritors(edit, child, name)
+
+
+def _defer_netvm(edit: Edit, qube: Qube, old: Value) -> None:
+    """Remember which netvm a qube that stands still has until it goes on."""
+    if not qube.standing_still:
+        return
+    now = text_of(edit.system, value_of(edit.system, qube, "netvm"))
+    had = qube.features.get(DEFERRED_NETVM, text_of(edit.system, old))
+    if now != had and DEFERRED_NETVM not in qube.features:
+        put_feature(edit, qube, DEFERRED_NETVM, had)
+    elif now == had and DEFERRED_NETVM in qube.features:
+        drop_feature(edit, qube, DEFERRED_NETVM)
 
 
 def _move_clock(edit: Edit, old: Value) -> None:

@@ -90,6 +90,11 @@ class Qube:
     def halted(self) -> bool:
         return self.power is PowerState.HALTED
 
+    @property
+    def standing_still(self) -> bool:
+        """Whether it runs, and yet does nothing."""
+        return self.power in (PowerState.PAUSED, PowerState.SUSPENDED)
+
     def to_json(self) -> dict[str, Any]:
         """All that is stored, as JSON values."""
         return {

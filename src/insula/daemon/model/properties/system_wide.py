@@ -93,7 +93,7 @@ _ALL = (
         name="default_template",
         kind="vm",
         help="The template of new qubes that name none.",
-        parse=parsing.qube_named(none=False, accepts=_must_be_template),
+        parse=parsing.qube_named(none=True, accepts=_must_be_template),
     ),
     _reference("updatevm", "The qube that fetches updates of dom0."),
 )
