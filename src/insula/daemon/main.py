@@ -1,7 +1,6 @@
 """insulad: puts an instance together, serves it, and lets go of it without ending its qubes."""
 
 import asyncio
-import fcntl
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from insula.daemon.admin.calls import Api
 from insula.daemon.admin.local import LocalServer
 from insula.daemon.admin.local_calls import FOR_CALLER, LocalCalls
 from insula.daemon.admin.server import AdminServer
+from insula.daemon.alone import only_daemon
 from insula.daemon.devices.driver import Driver
 from insula.daemon.devices.pci import PciDriver
 from insula.daemon.devices.shown import BlockDriver, MicDriver, UsbDriver
@@ -49,10 +49,11 @@ from insula.daemon.lifecycle.viewers import Viewers
 from insula.daemon.lifecycle.volumes import Volumes
 from insula.daemon.lifecycle.world import UID_BASE, World
 from insula.daemon.logs import set_up_logs
-from insula.daemon.model.system import System, new_dom0
+from insula.daemon.model.system import System
 from insula.daemon.storage.kernels import Kernels
 from insula.daemon.storage.volumes import Storage
-from insula.daemon.store.records import Run, put_qube, put_setting
+from insula.daemon.store.first import fill
+from insula.daemon.store.records import Run
 from insula.daemon.store.store import Store
 from insula.keeper.client import KeeperClient, KeeperError
 from insula.protocol import local
@@ -82,7 +83,7 @@ def main() -> int:
     try:
         with ExitStack() as locks:
             for place in (home, run):
-                _only_daemon(place, locks)
+                only_daemon(place, locks)
             asyncio.run(_serve(home, run))
     except ReportableError as error:
         log.error("insulad cannot go on", extra={"why": str(error), "hint": error.hint})
@@ -94,19 +95,6 @@ def _raise_descriptor_limit() -> None:
     """Each running qube takes several; the usual limit is for programs that use select."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _only_daemon(place: Path, locks: ExitStack) -> None:
-    """Be the one daemon that uses a directory, for as long as locks are held."""
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(place / "insulad.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    locks.callback(os.close, lock)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        error = DaemonError(f"another daemon uses {place}")
-        error.hint = "Use that one, or other directories for INSULA_HOME and INSULA_RUN."
-        raise error from None
 
 
 async def _serve(home: Path, run: Path) -> None:
@@ -236,6 +224,9 @@ async def _world(
     store = Store(home)
     undo.push_async_callback(store.close)
     stored = store.load()
+    if not stored.qubes:
+        await fill(store)
+        stored = store.load()
     kernels = Kernels(home)
     system = System(
         qubes={qube.uuid: qube for qube in stored.qubes},
@@ -245,11 +236,6 @@ async def _world(
     )
     system.labels.update((label.name, label) for label in stored.labels)
     system.pools.update((pool.name, pool) for pool in stored.pools)
-    if not stored.qubes:
-        dom0 = new_dom0()
-        system.add(dom0)
-        system.properties["default_pool_kernel"] = "linux-kernel"
-        await store.write(put_qube(dom0), put_setting("default_pool_kernel", "linux-kernel"))
     storage = Storage(home)
     await storage.prepare()
     world = World(

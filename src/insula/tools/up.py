@@ -31,6 +31,7 @@ KEEPER_SOCKET = "keeper.sock"
 DAEMON_LOG = "insulad.log"
 SESSION_LOG = "session.log"
 _DAEMON = [sys.executable, "-m", "insula.daemon"]
+_NEW_STORE = [sys.executable, "-m", "insula.daemon.new_store"]
 
 
 class DidNotStartError(ReportableError):
@@ -53,6 +54,29 @@ def up() -> bool:
         _start_keeper(logs)
         _start_daemon(logs / DAEMON_LOG)
     return True
+
+
+def new_store() -> None:
+    """Make the store of a new instance, without starting it.
+
+    Raises:
+        ReportableError: there is one already, or it cannot be made.
+    """
+    with _starting():
+        done = subprocess.run(
+            _NEW_STORE,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=START_TIMEOUT,
+            env=_environment(),
+            check=False,
+        )
+    if done.returncode:
+        text, _, hint = done.stderr.decode(errors="replace").strip().partition("\n")
+        error = ReportableError(text or f"it ended with status {done.returncode}")
+        error.hint = hint or None
+        raise error
 
 
 def show_windows(display: str) -> None:

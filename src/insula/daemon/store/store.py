@@ -66,7 +66,7 @@ class Store:
         self._thread.start()
 
     def load(self) -> Stored:
-        """Read everything; before the first write.
+        """Read everything, while nothing is being written.
 
         Raises:
             StoreError: it cannot be read.
