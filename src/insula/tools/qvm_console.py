@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from insula.client import instance
-from insula.client.app import App
+from insula.client.app import App, Qube
 from insula.protocol.errors import ReportableError
 from insula.tools import names
 from insula.tools.command import Parser, run, say
 
 EXIT_TAKEN = 200
+SHOW_PROMPT = b"\r"  # A shell answers it by its prompt.
 _LEAVE = b"\x1d"  # ^]
 _CHUNK = 4096
 _POLL = 1000  # milliseconds after which a qube that is gone is noticed
@@ -48,6 +49,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     qube = names.find_one(App(), arguments)
+    with console_of(qube) as console:
+        say(_PROGRAM, f"console of {qube}; leave it with ^]")
+        with _raw(sys.stdin.fileno()):
+            os.write(console, SHOW_PROMPT)
+            _pass_on(console)
+    return 0
+
+
+@contextmanager
+def console_of(qube: Qube) -> Iterator[int]:
+    """A qube's console, open for the length of the block, in which nobody else gets it.
+
+    Raises:
+        TakenError: somebody else has it.
+        QubesVMNotRunningError: the qube does not run.
+    """
     path = qube.call("admin.vm.Console").decode()
     lock = os.open(instance.run() / f"console-{qube.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -57,15 +74,11 @@ def _run(arguments: argparse.Namespace) -> int:
             raise TakenError(f"somebody else is at the console of {qube}") from None
         console = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         try:
-            say(_PROGRAM, f"console of {qube}; leave it with ^]")
-            with _raw(sys.stdin.fileno()):
-                os.write(console, b"\r")  # For a shell to show its prompt again.
-                _pass_on(console)
+            yield console
         finally:
             os.close(console)
     finally:
         os.close(lock)
-    return 0
 
 
 def _pass_on(console: int) -> None:

@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insula.guest.commands import clock, connect_tcp, run_vm
+from insula.guest.commands import connect_tcp, run_vm
 from insula.guest.services import menus
 
 TIMEOUT = 30.0  # seconds
@@ -44,34 +43,6 @@ def test_any_word_arrives_as_it_is(word: str) -> None:
 )
 def test_ports_are_read_strictly(word: str, binding: tuple[int, str, int] | None) -> None:
     assert connect_tcp.parse(word) == binding
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"2022-07-10T17:08:31+00:00\n",
-        b"2026-01-01T00:00:00+01:00\n",
-        b"2026-01-01T00:00:00+00:00",
-        b"2026-13-01T00:00:00+00:00\n",
-        b"2026-01-01T00:00:00,123+00:00\n",
-        b"$(reboot)\n",
-        b"",
-    ],
-)
-def test_what_is_no_time_is_none(text: bytes) -> None:
-    with pytest.raises(ValueError, match=r"time|month|been"):
-        clock.parse_time(text)
-
-
-def test_times_are_read_to_the_nanosecond() -> None:
-    assert clock.parse_time(b"2026-01-01T00:00:00+00:00\n") == 1_767_225_600 * 10**9
-    assert clock.parse_time(b"2026-01-01T00:00:00,000000007+00:00\n") % 10**9 == 7
-
-
-@given(st.binary(max_size=40))
-def test_any_bytes_are_a_time_or_none(text: bytes) -> None:
-    with suppress(ValueError):
-        assert clock.parse_time(text) > 0
 
 
 def test_applications_are_told_by_their_keys(

@@ -1,35 +1,15 @@
 """qvm-sync-clock, and the service qubes.SetDateTime: a time from another qube (in-qube.md 5)."""
 
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from insula.guest.commands.calling import call_words
+from insula.protocol.clock import LONGEST, SERVICE, parse_time
 
-_SERVICE = "qubes.GetDate+nanoseconds"
-_TIME = re.compile(rb"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:,(\d{9}))?\+00:00\n", re.ASCII)
-_LONGEST = 36  # bytes
-_EARLIEST = datetime(2022, 7, 10, 17, 8, 31, tzinfo=UTC)
 _TIMEOUT = 60.0  # seconds
 _CLOSE = 2  # seconds off that a clock may be and is left alone
-
-
-def parse_time(untrusted: bytes) -> int:
-    """Nanoseconds since the epoch.
-
-    Raises:
-        ValueError: it is no time, or one that has been.
-    """
-    found = _TIME.fullmatch(untrusted)
-    if found is None or len(untrusted) > _LONGEST:
-        raise ValueError(f"not a time: {untrusted[:_LONGEST]!r}")
-    moment = datetime.fromisoformat(found[1].decode()).replace(tzinfo=UTC)
-    if moment <= _EARLIEST:
-        raise ValueError(f"{moment} has been")
-    return int(moment.timestamp()) * 10**9 + int(found[2] or 0)
 
 
 def sync(words: Sequence[str] | None = None) -> int:
@@ -38,7 +18,7 @@ def sync(words: Sequence[str] | None = None) -> int:
         print("usage: qvm-sync-clock", file=sys.stderr)
         return 1
     done = subprocess.run(
-        call_words("@default", _SERVICE), stdout=subprocess.PIPE, timeout=_TIMEOUT, check=False
+        call_words("@default", SERVICE), stdout=subprocess.PIPE, timeout=_TIMEOUT, check=False
     )
     if done.returncode:
         print("qvm-sync-clock: the time is not to be had", file=sys.stderr)
@@ -48,7 +28,7 @@ def sync(words: Sequence[str] | None = None) -> int:
 
 def set_date_time() -> int:
     """The service: a line on standard input."""
-    untrusted = sys.stdin.buffer.readline(_LONGEST + 1)
+    untrusted = sys.stdin.buffer.readline(LONGEST + 1)
     try:
         off = abs(parse_time(untrusted) - time.time_ns()) / 1e9
     except ValueError as error:
