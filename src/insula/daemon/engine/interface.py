@@ -106,6 +106,23 @@ class MachineSpec:
     code_cache: int = 128 * 1024 * 1024
 
 
+class CableKind(Enum):
+    """What comes out of a cable's end."""
+
+    FRAMES = "a datagram for each Ethernet frame"
+    STREAM = "Ethernet frames, each behind its length in 4 bytes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """A network card. number: names it among those of its machine. end: of its cable, a socket."""
+
+    number: int
+    mac: str
+    end: int
+    kind: CableKind = CableKind.FRAMES
+
+
 class Machine(Protocol):
     """A machine that was launched. It outlives the daemon; its process is found by its name."""
 
@@ -170,6 +187,26 @@ class Machine(Protocol):
         Raises:
             EngineError: there is none of that serial, or the guest keeps it.
         """
+        ...
+
+    async def plug_card(self, card: Card) -> None:
+        """Give it a network card; the end stays the caller's to close. The guest has to be told.
+
+        Raises:
+            EngineError: there is no room for it, or a card of that number; nothing of it is left.
+        """
+        ...
+
+    async def unplug_card(self, number: int) -> None:
+        """Take a network card away; returns when the guest has let go of it.
+
+        Raises:
+            EngineError: there is none of that number, or the guest keeps it.
+        """
+        ...
+
+    async def cards(self) -> frozenset[int]:
+        """Numbers of its network cards."""
         ...
 
     async def save(self, directory: Path) -> None:

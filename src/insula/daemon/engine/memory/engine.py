@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from insula.daemon.engine.interface import (
     Capabilities,
+    Card,
     EngineError,
     MachineSpec,
     RunState,
@@ -43,6 +44,7 @@ class MemoryMachine:
         self.processors_added = 0
         self.disks: dict[str, Disk] = {}
         self.resized: dict[str, int] = {}
+        self.macs: dict[int, str] = {}  # of network cards, by number
 
     @property
     def pid(self) -> int:
@@ -129,6 +131,18 @@ class MemoryMachine:
     async def unplug(self, serial: str) -> None:
         if self.disks.pop(serial, None) is None:
             raise EngineError(f"{self.name} has no disk {serial!r}")
+
+    async def plug_card(self, card: Card) -> None:
+        if card.number in self.macs:
+            raise EngineError(f"{self.name} has a network card {card.number} already")
+        self.macs[card.number] = card.mac
+
+    async def unplug_card(self, number: int) -> None:
+        if self.macs.pop(number, None) is None:
+            raise EngineError(f"{self.name} has no network card {number}")
+
+    async def cards(self) -> frozenset[int]:
+        return frozenset(self.macs)
 
     async def save(self, directory: Path) -> None:
         for name in ("ram", "state"):

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from insula.daemon.engine.interface import EngineError, MachineGoneError, RunState
-from insula.daemon.engine.qemu import images, plugging
+from insula.daemon.engine.interface import Card, EngineError, MachineGoneError, RunState
+from insula.daemon.engine.qemu import cards, images, plugging
 from insula.daemon.engine.qemu.blocks import top_node
 from insula.daemon.engine.qemu.qmp import Monitor
 from insula.daemon.model.machine import Disk
@@ -130,6 +130,15 @@ class QemuMachine:
 
     async def unplug(self, serial: str) -> None:
         await plugging.unplug(self._monitor, self.name, serial)
+
+    async def plug_card(self, card: Card) -> None:
+        await cards.plug(self._monitor, self.name, card)
+
+    async def unplug_card(self, number: int) -> None:
+        await cards.unplug(self._monitor, self.name, number)
+
+    async def cards(self) -> frozenset[int]:
+        return await cards.numbers(self._monitor)
 
     async def announce_sizes(self, sizes: dict[str, int]) -> None:
         """Tell a clone's guest what size its disks really have, by block node."""

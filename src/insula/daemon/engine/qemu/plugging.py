@@ -43,7 +43,7 @@ async def plug(monitor: Monitor, name: str, disk: Disk, *, own_user: bool) -> No
         for node, layer in zip(blocks.node_names(disk), disk.layers, strict=True):
             await _add_layer(monitor, node, layer, below, undo, own_user=own_user)
             below = node
-        bus = await _free_bus(monitor, name)
+        bus = await free_bus(monitor, name)
         await monitor.execute("device_add", {**blocks.device(disk), "bus": bus})
         undo.pop_all()
 
@@ -59,7 +59,7 @@ async def _add_layer(
 ) -> None:
     descriptor = _checked(layer, own_user=own_user)
     number, _ = await monitor.add_descriptor(descriptor)
-    undo.push_async_callback(partial(_try, monitor, "remove-fd", {"fdset-id": number}))
+    undo.push_async_callback(partial(attempt, monitor, "remove-fd", {"fdset-id": number}))
     if layer.key is not None:
         secret = {
             "qom-type": "secret",
@@ -68,11 +68,11 @@ async def _add_layer(
             "data": layer.key.decode("ascii"),
         }
         await monitor.execute("object-add", secret)
-        undo.push_async_callback(partial(_try, monitor, "object-del", {"id": secret["id"]}))
+        undo.push_async_callback(partial(attempt, monitor, "object-del", {"id": secret["id"]}))
     for added in (blocks.file_node(node, layer, number), blocks.layer_node(node, layer, below)):
         await monitor.execute("blockdev-add", added)
         gone = {"node-name": added["node-name"]}
-        undo.push_async_callback(partial(_try, monitor, "blockdev-del", gone))
+        undo.push_async_callback(partial(attempt, monitor, "blockdev-del", gone))
 
 
 def _checked(layer: Layer, *, own_user: bool) -> int:
@@ -95,7 +95,7 @@ async def unplug(monitor: Monitor, name: str, serial: str) -> None:
         EngineError: there is no such disk, or the guest does not let go of it.
     """
     device = blocks.device_id(serial)
-    if device not in await _peripherals(monitor):
+    if device not in await peripherals(monitor):
         raise EngineError(f"{name} has no disk {serial!r}")
     await monitor.until(
         "DEVICE_DELETED",
@@ -118,10 +118,10 @@ async def _remove_nodes(monitor: Monitor, serial: str) -> None:
     for node in tops:
         for gone in (node, f"{node}-file"):
             await monitor.execute("blockdev-del", {"node-name": gone})
-        await _try(monitor, "object-del", {"id": blocks.key_id(node)})
+        await attempt(monitor, "object-del", {"id": blocks.key_id(node)})
         found = _SET.fullmatch(nodes.get(f"{node}-file", ""))
         if found is not None:
-            await _try(monitor, "remove-fd", {"fdset-id": int(found[1])})
+            await attempt(monitor, "remove-fd", {"fdset-id": int(found[1])})
 
 
 def _height(node: str) -> float:
@@ -129,9 +129,14 @@ def _height(node: str) -> float:
     return float("inf") if place == "top" else int(place)
 
 
-async def _free_bus(monitor: Monitor, name: str) -> str:
+async def free_bus(monitor: Monitor, name: str) -> str:
+    """The first slot that has nothing in it.
+
+    Raises:
+        NoFreeSlotError: all have something.
+    """
     ports, used = set(), {_GROWTH_BUS}
-    for peripheral in await _peripherals(monitor):
+    for peripheral in await peripherals(monitor):
         if _ROOT_PORT.fullmatch(peripheral):
             ports.add(peripheral)
             continue
@@ -144,12 +149,13 @@ async def _free_bus(monitor: Monitor, name: str) -> str:
     return free[0]
 
 
-async def _peripherals(monitor: Monitor) -> list[str]:
+async def peripherals(monitor: Monitor) -> list[str]:
+    """Names of all devices and objects that a machine was given by name."""
     entries: list[dict[str, Any]] = await monitor.execute("qom-list", {"path": _PERIPHERALS})
     return [entry["name"] for entry in entries if entry["type"].startswith("child<")]
 
 
-async def _try(monitor: Monitor, command: str, arguments: dict[str, Any]) -> None:
+async def attempt(monitor: Monitor, command: str, arguments: dict[str, Any]) -> None:
     """Undo a step as far as it can be undone."""
     try:
         await monitor.execute(command, arguments)
@@ -168,7 +174,7 @@ async def grow(monitor: Monitor, name: str, memory: int) -> None:
         EngineError: that is more than it has room for, or was refused.
     """
     wanted = memory // _GROWTH_STEP * _GROWTH_STEP
-    if _GROWTH not in await _peripherals(monitor):
+    if _GROWTH not in await peripherals(monitor):
         await _plug_growth(monitor)
     where = f"{_PERIPHERALS}/{_GROWTH}"
     found = await monitor.execute("qom-get", {"path": where, "property": "memdev"})
@@ -206,7 +212,7 @@ async def _plug_growth(monitor: Monitor) -> None:
     try:
         await monitor.execute("device_add", {**device, "requested-size": 0, "bus": _GROWTH_BUS})
     except EngineError:
-        await _try(monitor, "object-del", {"id": backend})
+        await attempt(monitor, "object-del", {"id": backend})
         raise
 
 
@@ -234,5 +240,5 @@ async def _unreserved_memory(monitor: Monitor, size: int) -> str:
             },
         )
     finally:
-        await _try(monitor, "remove-fd", {"fdset-id": number})
+        await attempt(monitor, "remove-fd", {"fdset-id": number})
     return backend
