@@ -180,7 +180,7 @@ async def test_a_snapshot_that_cannot_be_made_does_not_keep_qubes_from_booting(
 async def test_snapshots_of_removed_templates_go(snapping: Instance) -> None:
     template = await snapping.template()
     await snapping.snapshots.ensure(template)
-    await snapping.ok("admin.property.Set", "dom0", "default_template", b"")
+    await snapping.ok("admin.property.Reset", "dom0", "default_template")
     await snapping.administration.remove(template)
     await snapping.snapshots.sweep()
     assert _snapshots(snapping) == set()
