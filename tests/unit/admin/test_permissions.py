@@ -1,11 +1,29 @@
 """What qubes other than dom0 get to see, by what the policy allows (admin-api.md section 1.7)."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 
 from insula.daemon.admin.permissions import Allows, is_told, listed, nothing_allowed
+from insula.daemon.admin.server import SOCKET_NAME
 from insula.daemon.model.qube import Qube
+from insula.protocol import admin
 from insula.protocol.admin import Event
-from tests.serving import Instance
+from tests.serving import TIMEOUT, Instance
+
+
+@asynccontextmanager
+async def connected(instance: Instance, request: bytes) -> AsyncIterator[asyncio.StreamReader]:
+    reader, writer = await asyncio.open_unix_connection(instance.run / SOCKET_NAME)
+    try:
+        writer.write(request)
+        writer.write_eof()
+        async with asyncio.timeout(TIMEOUT):
+            yield reader
+    finally:
+        writer.close()
 
 
 def allowed(*calls: tuple[str, str, str, str]) -> Allows:
@@ -52,6 +70,21 @@ async def test_a_qube_hears_of_what_it_may(instance: Instance, event: Event, tol
     assert is_told(policy, instance.system, work, event) is told
     assert is_told(nothing_allowed, instance.system, instance.system.dom0, event)
     assert not is_told(nothing_allowed, instance.system, work, event)
+
+
+async def test_a_qube_hears_of_removals_as_of_what_it_may_see(instance: Instance) -> None:
+    for name in ("seen", "hidden"):
+        await instance.qube(name)
+    await instance.ok("admin.vm.tag.Set", "seen", "shown")
+    policy = b"admin.Events * work @tag:shown allow target=dom0\n"
+    (instance.home / "policy.d" / "10-test.policy").write_bytes(policy)
+    async with connected(instance, b"admin.Events work name dom0\0") as reader:
+        await reader.readuntil(b"connection-established\0\0")
+        for name in ("hidden", "seen"):
+            await instance.ok("admin.vm.Remove", name)
+        for event in ("domain-pre-delete", "domain-delete"):
+            expected = admin.event("", event, {"vm": "seen"})
+            assert await reader.readexactly(len(expected)) == expected
 
 
 async def test_without_a_policy_a_qube_sees_nothing(instance: Instance) -> None:

@@ -24,7 +24,9 @@ async def stream_events(call: Call, writer: asyncio.StreamWriter) -> None:
     def pass_on(event: Event) -> None:
         if subject not in (None, event.subject) or behind.is_set():
             return
-        if not permissions.is_told(call.api.allows, system, call.source, event):
+        if not permissions.is_told(
+            call.api.allows, system, call.source, event, call.api.world.departed
+        ):
             return
         if writer.transport.get_write_buffer_size() > MAX_UNREAD:
             behind.set()

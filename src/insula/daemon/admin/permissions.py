@@ -4,9 +4,9 @@ What one may ask for is decided before its request comes here, by who routes it.
 of what is answered, by the same policy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
-from insula.daemon.model.errors import QubeNotFoundError
 from insula.daemon.model.qube import Qube
 from insula.daemon.model.system import System
 from insula.protocol.admin import Event
@@ -28,13 +28,20 @@ def listed(allows: Allows, system: System, source: Qube, qubes: list[Qube]) -> l
     return [qube for qube in qubes if allows("admin.vm.List", "", source, qube)]
 
 
-def is_told(allows: Allows, system: System, source: Qube, event: Event) -> bool:
-    """Whether one gets to know of an event."""
+def is_told(
+    allows: Allows,
+    system: System,
+    source: Qube,
+    event: Event,
+    departed: Mapping[str, Qube] = MappingProxyType({}),
+) -> bool:
+    """Whether one gets to know of an event. departed: qubes that it tells are no more."""
     if source is system.dom0:
         return True
     name = event.subject or event.fields.get("vm", "")
-    try:
-        about = system.named(name) if name else None
-    except QubeNotFoundError:
-        return False  # It is gone, and with it what a policy could have said of it.
+    about = None
+    if name:
+        about = departed.get(name) or (system.named(name) if system.has_name(name) else None)
+        if about is None:
+            return False  # It is gone, and with it what a policy could have said of it.
     return allows("admin.Events", event.name.replace(":", "_"), source, about)

@@ -34,14 +34,20 @@ class Deciding:
         return carried_out(verdict, self._info(), request)
 
     def allows(self, service: str, argument: str, source: Qube, target: Qube | None) -> bool:
-        """Whether a call is allowed without asking anybody; no target is the admin domain."""
+        """Whether a call is allowed without asking anybody; no target is the admin domain.
+
+        target may be a qube that was removed just now.
+        """
+        info = self._info()
+        if target is not None and target.uuid not in self._system.qubes:
+            info = SystemInfo.from_domains(domains(self._system, target))
         request = Request(
             service=service,
             argument=f"+{argument}",
             source=source.name,
             target=ADMIN if target is None else target.name,
         )
-        return self._policy.decide(request, self._info()).outcome == ALLOW
+        return self._policy.decide(request, info).outcome == ALLOW
 
     def _info(self) -> SystemInfo:
         """The system as it is in this turn of the loop; many are asked about in one turn."""

@@ -15,6 +15,7 @@ from insula.daemon.lifecycle.goldens import Goldens
 from insula.daemon.lifecycle.running import RunningQube
 from insula.daemon.lifecycle.waiting import through
 from insula.daemon.model.edit import Edit
+from insula.daemon.model.qube import Qube
 from insula.daemon.model.system import System
 from insula.daemon.storage.kernels import Kernels
 from insula.daemon.storage.volumes import Storage
@@ -43,6 +44,7 @@ class World:
     run: the instance's sockets.
     running: qubes whose machines run. xid: the highest domain number that was given.
     untrusted_written: what running qubes wrote to their QubesDB.
+    departed: qubes of whose removal is being told, by name.
     """
 
     system: System
@@ -57,6 +59,7 @@ class World:
     running: dict[UUID, RunningQube] = field(default_factory=dict)
     xid: int = 0
     untrusted_written: dict[UUID, dict[str, str]] = field(default_factory=dict)
+    departed: dict[str, Qube] = field(default_factory=dict)
     _editing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _locks: WeakValueDictionary[UUID, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
@@ -97,7 +100,11 @@ class World:
             except BaseException:
                 edit.undo()
                 raise
-            self.events.send(edit.events)
+            self.departed = {qube.name: qube for qube in edit.removed}
+            try:
+                self.events.send(edit.events)
+            finally:
+                self.departed = {}
             if cancelled:
                 raise asyncio.CancelledError
 

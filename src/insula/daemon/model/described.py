@@ -7,9 +7,9 @@ from insula.daemon.model.qube import PowerState, Qube
 from insula.daemon.model.system import System
 
 
-def domains(system: System) -> dict[str, dict[str, object]]:
-    """All qubes, by name."""
-    return {qube.name: _described(system, qube) for qube in system.in_order()}
+def domains(system: System, *also: Qube) -> dict[str, dict[str, object]]:
+    """All qubes, by name. also: some that are no more."""
+    return {qube.name: _described(system, qube) for qube in (*also, *system.in_order())}
 
 
 def icons(system: System) -> dict[str, str]:
