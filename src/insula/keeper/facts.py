@@ -8,7 +8,7 @@ from pathlib import Path
 from insula.protocol.keeper import Facts, HeldDescriptor
 
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
-_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+_SETS = ("CapInh", "CapPrm", "CapEff", "CapAmb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ def read_facts(pid: int) -> Facts:
         seccomp=int(status["Seccomp"]),
         seccomp_filters=int(status["Seccomp_filters"]),
         capabilities=capabilities,
+        bounding=int(status["CapBnd"], 16),
         namespaces=tuple(
             name
             for name in NAMESPACES

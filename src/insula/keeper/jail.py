@@ -6,6 +6,8 @@ from insula.protocol.keeper import JailKind, JailSpec
 
 BWRAP = "/usr/bin/bwrap"
 _QEMU = ("/usr/bin/qemu-system-x86_64", "/usr/share/qemu", "/usr/share/seabios")
+_PASST = ("/usr/bin/passt", "/usr/bin/passt.avx2")
+_PASST_ROOT = "/tmp"  # where it makes the empty root that it then enters
 _MULTIARCH = Path("/usr/lib/x86_64-linux-gnu")
 _DEVICES = ("null", "zero", "random", "urandom")
 _SHOWN = frozenset(("cpuinfo",))  # of what /proc tells of the host, by which to watch others
@@ -15,15 +17,19 @@ def bwrap_argv(spec: JailSpec, info: int, seccomp: int) -> list[str]:
     """The whole argv.
 
     info: descriptor on which bwrap tells the pid of its inner process. seccomp: descriptor of the
-    system call filter. No --die-with-parent: what runs in a jail outlives daemon and keeper.
+    system call filter, where the kind has one. No --die-with-parent: what runs in a jail outlives
+    daemon and keeper.
     """
     words = [
         BWRAP,
-        *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"),
-        *("--unshare-cgroup-try", "--disable-userns", "--new-session", "--as-pid-1"),
-        *("--cap-drop", "ALL", "--hostname", "jail"),
-        *("--info-fd", str(info), "--seccomp", str(seccomp)),
+        *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts"),
+        *("--unshare-cgroup-try", "--new-session", "--as-pid-1"),
+        *("--cap-drop", "ALL", "--hostname", "jail", "--info-fd", str(info)),
     ]
+    if is_filtered(spec.kind):
+        words += ["--unshare-net", "--disable-userns", "--seccomp", str(seccomp)]
+    else:
+        words += ["--dir", _PASST_ROOT]
     for path in bound(spec.kind):
         words += ["--ro-bind", path, path]
     for name in ("lib", "lib64"):
@@ -42,6 +48,14 @@ def bwrap_argv(spec: JailSpec, info: int, seccomp: int) -> list[str]:
     return [*words, "--chdir", "/", "--", *spec.program]
 
 
+def is_filtered(kind: JailKind) -> bool:
+    """Whether a kind gets the keeper's filter.
+
+    passt makes itself a narrower jail inside, and then has a far stricter filter of its own.
+    """
+    return kind is not JailKind.UPLINK
+
+
 def bound(kind: JailKind) -> list[str]:
     """Paths of the host that every jail of a kind shows, all read-only."""
     # Debian's own libraries lie together; elsewhere they cannot be told from the rest.
@@ -49,6 +63,8 @@ def bound(kind: JailKind) -> list[str]:
     paths = [shared, "/usr/lib64"]
     if kind is JailKind.MACHINE:
         paths += _QEMU
+    if kind is JailKind.UPLINK:
+        paths += _PASST
     return [path for path in paths if Path(path).exists()]
 
 

@@ -77,14 +77,18 @@ def _privileges(facts: Facts, wanted: Requirements) -> list[str]:
         wrong.append("no system call filter is in force")
     elif wanted.seccomp and facts.seccomp_filters < _AND_ITS_OWN:
         wrong.append("its own system call filter is not in force")
-    if facts.capabilities:
-        wrong.append(f"it has capabilities {facts.capabilities:#x}")
+    held = facts.capabilities
+    if wanted.kind is not JailKind.UPLINK:  # It enters a namespace of its own, which fills this.
+        held |= facts.bounding
+    if held:
+        wrong.append(f"it has capabilities {held:#x}")
     return wrong
 
 
 def _reach(facts: Facts, wanted: Requirements) -> list[str]:
     wrong = []
-    if missing := _NAMESPACES - set(facts.namespaces):
+    wanted_namespaces = _NAMESPACES - ({"net"} if wanted.kind is JailKind.UPLINK else set())
+    if missing := wanted_namespaces - set(facts.namespaces):
         wrong.append(f"it shares namespaces: {', '.join(sorted(missing))}")
     for held in facts.descriptors:
         if not _expected(held, wanted.given):
@@ -97,6 +101,8 @@ def _reach(facts: Facts, wanted: Requirements) -> list[str]:
         places = {place for place, _ in facts.mounts if not place.startswith("/proc/")}
         if more := places - {"/", "/proc"} - _DEVICES - set(bound(wanted.kind)):
             wrong.append(f"it has mounted {', '.join(sorted(more))}")
+    if wanted.kind is JailKind.UPLINK and facts.root_entries:
+        wrong.append(f"it sees {', '.join(sorted(facts.root_entries))}")
     for place, writable in facts.mounts:
         if writable and place not in _DEVICES:
             wrong.append(f"it can write to {place}")

@@ -131,16 +131,14 @@ def spawn(spec: JailSpec, given: Sequence[int]) -> Spawning:
     try:
         output, child_output = _pipe(opened)
         info, child_info = _pipe(opened)
-        filtering = os.memfd_create("seccomp", os.MFD_CLOEXEC)
-        opened.append(filtering)
-        os.write(filtering, jail_filter())
-        os.lseek(filtering, 0, os.SEEK_SET)
         info_number = max((*spec.descriptors, FIRST_NUMBER - 1)) + 1
-        placed = [
-            *zip(given, spec.descriptors, strict=True),
-            (child_info, info_number),
-            (filtering, info_number + 1),
-        ]
+        placed = [*zip(given, spec.descriptors, strict=True), (child_info, info_number)]
+        if jail.is_filtered(spec.kind):
+            filtering = os.memfd_create("seccomp", os.MFD_CLOEXEC)
+            opened.append(filtering)
+            os.write(filtering, jail_filter())
+            os.lseek(filtering, 0, os.SEEK_SET)
+            placed.append((filtering, info_number + 1))
         argv = jail.bwrap_argv(spec, info_number, info_number + 1)
         outer = os.fork()
         if outer == 0:
@@ -150,7 +148,7 @@ def spawn(spec: JailSpec, given: Sequence[int]) -> Spawning:
         for descriptor in opened:
             os.close(descriptor)
         raise
-    for descriptor in (child_output, child_info, filtering):
+    for descriptor in set(opened) - {output, info}:
         os.close(descriptor)
     os.set_blocking(output, False)
     os.set_blocking(info, False)
@@ -170,8 +168,8 @@ def _check(spec: JailSpec, given: Sequence[int]) -> None:
         raise SpawnError("a program in a jail cannot be root: it needs a uid")
     if spec.uid is not None and (os.geteuid() != 0 or not 0 < spec.uid < 2**32 - 1):
         raise SpawnError(f"cannot become user {spec.uid}")
-    if spec.read_only and spec.kind is JailKind.MACHINE:
-        raise SpawnError("a machine sees no files beyond its own program's")
+    if spec.read_only and spec.kind is not JailKind.VIEWER:
+        raise SpawnError("it sees no files beyond its own program's")
     if spec.kvm and spec.kind is not JailKind.MACHINE:
         raise SpawnError("only a machine gets KVM")
 

@@ -49,6 +49,7 @@ class JailKind(enum.StrEnum):
 
     MACHINE = "machine"  # a QEMU: no network, no file but its binary and libraries
     VIEWER = "viewer"  # a qube's windows: the package and its interpreter, no network
+    UPLINK = "uplink"  # a net qube's way out: passt alone, in the keeper's own network
 
 
 class Operation(enum.StrEnum):
@@ -150,7 +151,8 @@ class Facts:
     """What holds of a process in its jail, read from /proc by the keeper.
 
     uids, gids: every kind of them, as the keeper's user namespace sees them.
-    seccomp_filters: how many system call filters are in force.
+    seccomp_filters: how many system call filters are in force. bounding: capabilities that it
+    could get by a program that has them, were it not for no_new_privs.
     namespaces: those it does not share with the keeper, among user mnt pid net ipc uts cgroup.
     mounts: (place, whether it can be written to) of all that is mounted in its jail.
     """
@@ -160,7 +162,8 @@ class Facts:
     no_new_privs: bool
     seccomp: int
     seccomp_filters: int
-    capabilities: int  # union of the effective, permitted, inheritable, bounding and ambient sets
+    capabilities: int  # union of the effective, permitted, inheritable and ambient sets
+    bounding: int
     namespaces: tuple[str, ...]
     descriptors: tuple[HeldDescriptor, ...]
     root_entries: tuple[str, ...]
@@ -178,6 +181,7 @@ class Facts:
             seccomp=loaded["seccomp"],
             seccomp_filters=loaded["seccomp_filters"],
             capabilities=loaded["capabilities"],
+            bounding=loaded["bounding"],
             namespaces=tuple(loaded["namespaces"]),
             descriptors=tuple(HeldDescriptor(**held) for held in loaded["descriptors"]),
             root_entries=tuple(loaded["root_entries"]),

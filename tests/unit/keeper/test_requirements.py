@@ -25,6 +25,7 @@ JAILED = Facts(
     seccomp=2,
     seccomp_filters=2,
     capabilities=0,
+    bounding=0,
     namespaces=("user", "mnt", "pid", "net", "ipc", "uts", "cgroup"),
     descriptors=(
         held(0, "/dev/null 6:3"),
@@ -61,6 +62,7 @@ def test_a_jail_that_is_in_force_is_accepted() -> None:
         ({"seccomp_filters": 0}, "no system call filter"),
         ({"seccomp_filters": 1}, "its own system call filter"),
         ({"capabilities": 1 << 21}, "it has capabilities 0x200000"),
+        ({"bounding": 1 << 21}, "it has capabilities 0x200000"),
         ({"root_entries": (*JAILED.root_entries, "home")}, "it sees home"),
         ({"mounts": (*JAILED.mounts, ("/usr/share", False))}, "it has mounted /usr/share"),
         ({"mounts": (*JAILED.mounts, ("/proc/sys", True))}, "it can write to /proc/sys"),
@@ -113,3 +115,21 @@ def test_what_only_a_machine_needs_is_not_asked_of_a_viewer() -> None:
     assert_jailed(viewer, replace(WANTED, kind=JailKind.VIEWER, seccomp=False))
     with pytest.raises(JailError):
         assert_jailed(viewer, WANTED)
+
+
+UPLINK = replace(WANTED, kind=JailKind.UPLINK, seccomp=False)
+PASST = replace(
+    JAILED,
+    namespaces=tuple(name for name in JAILED.namespaces if name != "net"),
+    bounding=0xFFFF,
+    root_entries=(),
+    mounts=(("/", False),),
+)
+
+
+def test_an_uplink_has_the_network_and_sees_nothing() -> None:
+    assert_jailed(PASST, UPLINK)
+    with pytest.raises(JailError, match="it sees etc"):
+        assert_jailed(replace(PASST, root_entries=("etc",)), UPLINK)
+    with pytest.raises(JailError, match="it shares namespaces: mnt"):
+        assert_jailed(replace(PASST, namespaces=("user", "pid", "ipc", "uts")), UPLINK)

@@ -38,6 +38,7 @@ FACTS = st.builds(
     seccomp=NUMBERS,
     seccomp_filters=NUMBERS,
     capabilities=NUMBERS,
+    bounding=NUMBERS,
     namespaces=st.lists(WORDS).map(tuple),
     descriptors=st.lists(HELD).map(tuple),
     root_entries=st.lists(WORDS).map(tuple),

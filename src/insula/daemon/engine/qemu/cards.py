@@ -24,9 +24,7 @@ async def plug(monitor: Monitor, name: str, card: Card) -> None:
     )
     device = {"driver": "virtio-net-pci", "id": f"card-{card.number}", "netdev": cable}
     try:
-        await monitor.execute(
-            "device_add", {**device, "mac": card.mac, "romfile": "", "bus": bus}
-        )
+        await monitor.execute("device_add", {**device, "mac": card.mac, "romfile": "", "bus": bus})
     except EngineError:
         await attempt(monitor, "netdev_del", {"id": cable})
         raise
