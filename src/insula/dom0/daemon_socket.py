@@ -23,6 +23,7 @@ class DaemonSocket:
             OSError: there is no daemon of that qube.
             ProtocolError: it greets otherwise.
         """
+        self._asked: MessageType | None = None
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._socket.settimeout(_TIMEOUT)
@@ -36,6 +37,7 @@ class DaemonSocket:
 
     def request(self, kind: MessageType, body: bytes) -> None:
         """Send the request."""
+        self._asked = kind
         self._socket.sendall(frame(kind, body))
 
     def answer(self) -> ExecParameters:
@@ -44,7 +46,10 @@ class DaemonSocket:
         Raises:
             OSError, ProtocolError: the request was not taken.
         """
-        return ExecParameters.decode(self._read().body)
+        raw = self._read()
+        if raw.type != self._asked:
+            raise ProtocolError(f"an answer of type {raw.type:#x}")
+        return ExecParameters.decode(raw.body)
 
     def wait_closed(self) -> None:
         """Wait until the call is over."""

@@ -1,36 +1,47 @@
 """qrexec-client: run a command or service in a qube, or for one (qrexec-wire.md section 14.2)."""
 
 import os
+import select
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from insula.dom0 import qubesd
 from insula.dom0.carrying import Caller, NotCarriedOutError, connect, serve_here
 from insula.dom0.client_options import Options, UsageError, parse, usage
 from insula.dom0.daemon_socket import DaemonSocket
-from insula.dom0.local_service import target_of
-from insula.protocol.command import parse_descriptor
+from insula.dom0.local_service import prepare
 from insula.protocol.errors import ProtocolError
+from insula.protocol.policy.system import is_admin
 from insula.protocol.qrexec import (
     EXIT_LOST,
+    EXIT_NOT_FOUND,
     EXIT_QREXEC_FAILED,
     ExecParameters,
     MessageType,
 )
 from insula.qrexec import vchan
+from insula.qrexec.conversation import Conversation
 from insula.qrexec.data_connection import DataConnection
-from insula.qrexec.programs import NotStartedError, Program, Searches, resolve_directly
+from insula.qrexec.programs import NotStartedError, Program
 from insula.qrexec.relay import relay
-from insula.qrexec.sinks import HARMLESS, DescriptorSink, Sink
+from insula.qrexec.sinks import HARMLESS, DescriptorSink, Sink, release
 
-_EXIT_USAGE = 1
+_EXIT_USAGE = _EXIT_MISBEHAVED = 1
 _EXIT_CALL_FAILED = 137
-_DOM0 = ("dom0", "@adminvm")
 _RPC = "QUBESRPC "
 _NOGUI = "nogui:"
 _DEFAULT = "DEFAULT:"
+
+
+class _Local(NamedTuple):
+    """A program of dom0 that is connected with a qube."""
+
+    words: list[bytes]
+    executable: bytes
+    environment: dict[str, str]
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -45,6 +56,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     try:
         code = _run(options)
+        code = 0 if options.no_exit_code else code
     except NotStartedError as error:
         print(f"qrexec-client: {error}", file=sys.stderr)
         code = error.code
@@ -54,11 +66,11 @@ def main(words: Sequence[str] | None = None) -> int:
     finally:
         if options.kill:
             _kill(options.target)
-    return 0 if options.no_exit_code and code != EXIT_QREXEC_FAILED else code
+    return code
 
 
 def _is_dom0(options: Options) -> bool:
-    return options.target in _DOM0
+    return options.target == "@adminvm" or is_admin(options.target)
 
 
 def _kill(target: str) -> None:
@@ -84,10 +96,10 @@ def _connect_call(options: Options) -> int:
     caller = Caller(domain, name, padded)
     timeout = options.timeout or None
     if _is_dom0(options):
-        command = options.command.removeprefix(_NOGUI)
-        if not command.startswith(_RPC):
-            raise ProtocolError("for a call to dom0 a service is needed")
-        return serve_here(caller, command.removeprefix(_RPC), options.directory, timeout)
+        descriptor, configured = _service_of(options.command)
+        if serve_here(caller, descriptor, options.directory, timeout, configured=configured):
+            raise ProtocolError("the call was not served to its end")
+        return 0
     connection = connect(
         caller, options.command, options.target, options.directory, autostart=False
     )
@@ -101,15 +113,29 @@ def _connect_call(options: Options) -> int:
 
 def _run_here(options: Options) -> int:
     """Become a service of dom0, called by dom0."""
-    command = options.command.removeprefix(_DEFAULT).removeprefix(_NOGUI)
-    if not options.command.startswith(_DEFAULT) or not command.startswith(_RPC):
+    if not options.command.startswith(_DEFAULT):
         raise ProtocolError("dom0 can call services of its own alone: DEFAULT:QUBESRPC ...")
-    service = parse_descriptor(command.removeprefix(_RPC))
-    prepared = resolve_directly(service, Searches.of_environment(), target_of(service))
+    descriptor, configured = _service_of(options.command.removeprefix(_DEFAULT))
+    prepared = prepare(descriptor, configured=configured)
     if not isinstance(prepared, Program):
         prepared.connection.close()
         raise ProtocolError("dom0 can call no socket of its own")
-    os.execve(prepared.executable, prepared.argv, prepared.environment)
+    try:
+        os.execve(prepared.executable, prepared.argv, prepared.environment)
+    except FileNotFoundError as error:
+        raise NotStartedError(EXIT_NOT_FOUND, str(error)) from None
+
+
+def _service_of(command: str) -> tuple[str, bool]:
+    """The descriptor of `[nogui:]QUBESRPC ...`, and whether its service is configured by files.
+
+    Raises:
+        ProtocolError: it is something else.
+    """
+    rest = command.removeprefix(_NOGUI)
+    if not rest.startswith(_RPC):
+        raise ProtocolError("for a call to dom0 a service is needed")
+    return rest.removeprefix(_RPC), rest == command
 
 
 def _run_there(options: Options) -> int:
@@ -137,40 +163,55 @@ def _relay(options: Options, connection: socket.socket) -> int:
     output = 0 if options.use_stdin_socket else 1
     table = HARMLESS if options.filter_stdout else None
     sink = DescriptorSink(output, table=table, half_close=options.use_stdin_socket)
+    if output:
+        release(output)
     return _pass(options, connection, 0, sink, errors)
 
 
 def _with_local(options: Options, connection: socket.socket, errors: Sink) -> int:
+    assert options.local is not None
+    if not options.local.startswith(_RPC):
+        words = [b"/bin/sh", b"-c", os.fsencode(options.local)]
+        ours = {**os.environ, "QREXEC_REMOTE_DOMAIN": options.target}
+        return _with_program(options, connection, errors, _Local(words, words[0], ours))
+    local = prepare(options.local.removeprefix(_RPC))
+    if isinstance(local, Conversation):
+        return _with_socket(options, connection, errors, local)
+    program = _Local(local.argv, local.executable, local.environment)
+    return _with_program(options, connection, errors, program)
+
+
+def _with_program(
+    options: Options, connection: socket.socket, errors: Sink, program: _Local
+) -> int:
     own_input, its_input = socket.socketpair()
     own_output, its_output = socket.socketpair()
     with own_input, own_output:
         with its_input, its_output:
-            local = _start_local(options, its_input, its_output)
+            local = subprocess.Popen(
+                program.words,
+                executable=program.executable,
+                env=program.environment,
+                stdin=its_input.fileno(),
+                stdout=its_output.fileno(),
+            )
         sink = DescriptorSink(own_input.fileno(), half_close=True)
         code = _pass(options, connection, own_output.fileno(), sink, errors)
     ended = local.wait()
     return code or (ended if ended >= 0 else 128 - ended)
 
 
-def _start_local(
-    options: Options, its_input: socket.socket, its_output: socket.socket
-) -> "subprocess.Popen[bytes]":
-    assert options.local is not None
-    ours = {**os.environ, "QREXEC_REMOTE_DOMAIN": options.target}
-    if not options.local.startswith(_RPC):
-        return subprocess.Popen(
-            ["/bin/sh", "-c", options.local],
-            stdin=its_input.fileno(), stdout=its_output.fileno(), env=ours,
-        )  # fmt: skip
-    service = parse_descriptor(options.local.removeprefix(_RPC))
-    prepared = resolve_directly(service, Searches.of_environment(), target_of(service))
-    if not isinstance(prepared, Program):
-        prepared.connection.close()
-        raise ProtocolError("a local service is a program")
-    return subprocess.Popen(
-        prepared.argv, executable=prepared.executable, env=prepared.environment,
-        stdin=its_input.fileno(), stdout=its_output.fileno(),
-    )  # fmt: skip
+def _with_socket(
+    options: Options, connection: socket.socket, errors: Sink, local: Conversation
+) -> int:
+    with local.connection as one:
+        select.select([], [one], [])
+        if failed := one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(failed, os.strerror(failed))
+        one.setblocking(True)
+        one.sendall(local.opening)
+        sink = DescriptorSink(one.fileno(), half_close=True)
+        return _pass(options, connection, one.fileno(), sink, errors)
 
 
 def _pass(
@@ -183,6 +224,7 @@ def _pass(
         first=options.prefix_data,
         output=output,
         errors=errors,
+        patient=not options.just_exec,
     )
     try:
         relay([call])
@@ -190,6 +232,11 @@ def _pass(
         call.close()
         output.end()
         errors.end()
+    if call.misbehaved and not call.greeted:
+        raise ProtocolError(call.lost or "")
+    if call.misbehaved:
+        print(f"qrexec-client: {call.lost}", file=sys.stderr)
+        return _EXIT_MISBEHAVED
     code = EXIT_LOST if call.code is None else call.code
     return code if 0 <= code <= EXIT_LOST else EXIT_LOST
 

@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from insula.guest.client_vm_options import Options, UsageError, parse, usage
@@ -16,7 +17,7 @@ from insula.protocol.errors import ProtocolError
 from insula.protocol.qrexec import AGENT_SOCKET, EXIT_LOST, EXIT_REFUSED, Trigger
 from insula.qrexec.data_connection import DataConnection
 from insula.qrexec.relay import relay
-from insula.qrexec.sinks import HARMLESS, DescriptorSink
+from insula.qrexec.sinks import HARMLESS, DescriptorSink, release
 
 if TYPE_CHECKING:
     import subprocess
@@ -108,38 +109,57 @@ def _call(options: Options, accepted: _Accepted) -> int:
     if options.program:
         return _with_program(options, accepted)
     if options.use_stdin_socket:
-        return _relay(options, accepted, source=0, output=0, half_close=True)
-    return _relay(options, accepted, source=0, output=1)
+        return _relay(_connection(options, accepted, source=0, output=0, half_close=True))
+    connection = _connection(options, accepted, source=0, output=1)
+    release(1)
+    return _relay(connection)
 
 
-def _relay(
+def _connection(
     options: Options, accepted: _Accepted, *, source: int, output: int, half_close: bool = False
-) -> int:
+) -> DataConnection:
     table = HARMLESS if options.filter_stdout else None
-    connection = DataConnection(
+    return DataConnection(
         accepted.descriptor,
         accepted.nonce,
         source=source,
         first=options.prefix_data,
         output=DescriptorSink(output, table=table, half_close=half_close),
         errors=DescriptorSink(2, table=HARMLESS if options.filter_stderr else None),
+        patient=True,
     )
+
+
+def _relay(connection: DataConnection) -> int:
     try:
         relay([connection])
     finally:
         connection.close()
+        connection.end_output()
+    if connection.misbehaved:
+        raise ConnectionError(connection.lost)
     return EXIT_LOST if connection.code is None else connection.code
 
 
 def _with_program(options: Options, accepted: _Accepted) -> int:
     """Connect the service with a program of our own; its code where the service's is none."""
+    import signal  # noqa: PLC0415 - see above
+
     own_input, input_end = socket.socketpair()
     own_output, output_end = socket.socketpair()
     with own_input, own_output:
+        source, output = own_output.fileno(), own_input.fileno()
+        connection = _connection(options, accepted, source=source, output=output, half_close=True)
+
+        def use_one_socket(_number: int, _frame: object) -> None:
+            connection.take_source(output)
+            with suppress(OSError):  # It was dropped already. This also ends the wait for it.
+                own_output.shutdown(socket.SHUT_RDWR)
+
+        signal.signal(signal.SIGUSR1, use_one_socket)
         with input_end, output_end:
             program = _start(options.program, input_end, output_end)
-        source, output = own_output.fileno(), own_input.fileno()
-        code = _relay(options, accepted, source=source, output=output, half_close=True)
+        code = _relay(connection)
     local = program.wait()
     return code or (local if local >= 0 else 128 - local)
 
@@ -158,7 +178,7 @@ def _start(
     try:
         return subprocess.Popen(
             [words[0].rpartition("/")[2], *words[1:]],
-            executable=words[0],
+            executable=words[0] if "/" in words[0] else f"./{words[0]}",  # It is not searched for.
             stdin=input_end.fileno(),
             stdout=output_end.fileno(),
             env=environment,

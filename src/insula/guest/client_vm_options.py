@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from insula.protocol.qrexec import MAX_SERVICE
 
-_LONGEST_NAME = 63
 _LARGEST_BUFFER = 2**31 - 1
 _VALUED = {"-a": "--agent-socket", "-p": "--prefix-data", "-s": "--source-qube"}
 _PLAIN = {
@@ -79,13 +78,13 @@ def parse(words: Sequence[str]) -> Options | None:
     if stdin_socket and len(rest) > 2:
         raise UsageError("--use-stdin-socket does not go with a program")
     service = rest[1]
-    if not service or len(os.fsencode(service)) >= MAX_SERVICE or not service.isascii():
-        raise UsageError("a service has a name of ASCII characters")
+    if len(os.fsencode(service)) >= MAX_SERVICE:
+        raise UsageError(f"a service's name has less than {MAX_SERVICE} bytes")
     return Options(
-        target=_name(rest[0]),
+        target=rest[0].replace("$", "@"),
         service=service,
         program=rest[2:],
-        source=_name(_once(given, "--source-qube") or ""),
+        source=_once(given, "--source-qube") or "",
         agent_socket=values.get("--agent-socket"),
         prefix_data=os.fsencode(_once(given, "--prefix-data") or ""),
         filter_stdout=_filtered(given, "stdout", os.isatty(1) and len(rest) == 2),
@@ -141,13 +140,6 @@ def _letters(letters: str, rest: list[str]) -> list[tuple[str, str]]:
     return given
 
 
-def _name(text: str) -> str:
-    """A qube's name or a keyword, as it is sent."""
-    if not text.isascii():
-        raise UsageError(f"{text!r} is no qube's name")
-    return text.replace("$", "@")[:_LONGEST_NAME]
-
-
 def _once(given: Sequence[tuple[str, str]], wanted: str) -> str | None:
     found = [value for name, value in given if name == wanted]
     if len(found) > 1:
@@ -165,9 +157,10 @@ def _filtered(given: Sequence[tuple[str, str]], stream: str, otherwise: bool) ->
 
 def _check_buffer(text: str) -> None:
     """C's integers: decimal, 0x, or octal by a leading 0."""
-    base = 16 if text[:2] in ("0x", "0X") else 8 if text.startswith("0") else 10
+    digits = text.strip().removeprefix("+")
+    base = 16 if digits[:2] in ("0x", "0X") else 8 if digits.startswith("0") else 10
     try:
-        size = int(text, base)
+        size = int("" if "_" in digits else digits, base)
     except ValueError:
         raise UsageError(f"{text!r} is no size of a buffer") from None
     if not 0 <= size <= _LARGEST_BUFFER:

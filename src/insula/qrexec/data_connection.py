@@ -40,7 +40,11 @@ class DataConnection:
     nonce: with which each end opens; empty where a connection has had no other use.
 
     first: input that goes before the source's. code: the exit code, None while the call goes on.
-    lost: why the call ended without one of its own.
+    lost: why the call ended without one of its own. misbehaved: that is because the other end did
+    not begin, or did not keep to the protocol.
+
+    patient: output that nobody reads any more is dropped, and output that comes after the exit code
+    is still taken.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class DataConnection:
         first: bytes = b"",
         output: Sink = _NOTHING,
         errors: Sink = _NOTHING,
+        patient: bool = False,
     ) -> None:
         os.set_blocking(descriptor, False)
         self._connection = descriptor
@@ -60,6 +65,10 @@ class DataConnection:
         self._open_by = time.monotonic() + _OPENING if is_port else 0.0
         self.code: int | None = None
         self.lost: str | None = None
+        self.misbehaved = False
+        self._patient = patient
+        self._told: int | None = None  # the exit code, while output may still come
+        self._open = {int(MessageType.DATA_STDOUT), int(MessageType.DATA_STDERR)}
         self._source = source
         self._finder = MarkerFinder(nonce)
         self._greeting = bytearray()
@@ -128,11 +137,22 @@ class DataConnection:
                 self._receive()
         except ProtocolError as error:
             self.give_up(f"the qube does not keep to the protocol: {error}")
+            self.misbehaved = True
 
     def give_up(self, why: str) -> None:
         """End the call from this side."""
         if self.code is None:
             self.code, self.lost = EXIT_LOST, why
+            self.misbehaved = not self.greeted
+
+    def end_output(self) -> None:
+        """End the output, if the other end did not."""
+        self._output.end()
+
+    def take_source(self, source: int) -> None:
+        """Read input from another descriptor, unless it has ended."""
+        if self._source is not None:
+            self._source = source
 
     def _send(self) -> None:
         try:
@@ -177,7 +197,10 @@ class DataConnection:
             if time.monotonic() < self._open_by:
                 time.sleep(_OPENING_POLL)
                 return
-            self.give_up("the connection ended before the command did")
+            if self._told is not None:
+                self.code = self._told
+            else:
+                self.give_up("the connection ended before the command did")
             return
         self._open_by = 0.0
         self._end += count
@@ -231,7 +254,7 @@ class DataConnection:
         else:
             sink = self._sinks[self._kind]
             taken = sink.write(data)
-            if sink.broken and sink is self._output:
+            if sink.broken and sink is self._output and not self._patient:
                 # Its reader is gone, as for a local program: the qube's sees the same.
                 self.code = EXIT_BROKEN_PIPE
             elif taken < available:
@@ -246,8 +269,17 @@ class DataConnection:
         """An empty body ends its stream; the exit code ends the call."""
         if self._kind != MessageType.DATA_EXIT_CODE:
             self._sinks[self._kind].end()
-            return
-        self.code = read_exit_code(bytes(self._exit_body))
-        if self._source is not None and not self._outgoing:
-            self._outgoing = memoryview(frame(MessageType.DATA_STDIN))
+            ended = self._kind == MessageType.DATA_STDERR
+            self._open.discard(MessageType.DATA_STDERR if ended else MessageType.DATA_STDOUT)
+        elif self._told is None:
+            self._told = read_exit_code(bytes(self._exit_body))
+            self._end_input()
+        if self._told is not None and not (self._patient and self._open):
+            self.code = self._told
+
+    def _end_input(self) -> None:
+        """The command reads no more."""
+        if self._source is not None:
+            self._source = None
+            self._outgoing = memoryview(bytes(self._outgoing) + frame(MessageType.DATA_STDIN))
             self._send()

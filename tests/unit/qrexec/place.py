@@ -5,9 +5,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.serving import user
 from tests.unit.qrexec.peer import HELLO, TIMEOUT, Channel, connect, wait_for_socket
@@ -49,12 +50,19 @@ class Place:
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
 
-    def start(self, name: str, *words: str, domain: int = 0, **environment: str) -> Process:
+    def start(
+        self,
+        name: str,
+        *words: str,
+        domain: int = 0,
+        stdin: int = subprocess.PIPE,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> Process:
         """A program, ended with the place."""
         process = subprocess.Popen(
             [str(Path(sys.executable).with_name(name)), *words],
             env={**self.environment, "VCHAN_DOMAIN": str(domain), **environment},
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -70,15 +78,12 @@ class Place:
     def listen(self, name: str) -> socket.socket:
         """Be the server of a socket in the directory, until the place is gone."""
         listener = self.undo.enter_context(socket.socket(socket.AF_UNIX))
-        listener.bind(str(self.directory / name))
+        path = self.directory / name
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
         listener.listen()
         listener.settimeout(TIMEOUT)
         return listener
-
-    def listen_again(self, name: str) -> socket.socket:
-        """Be the server anew of a socket whose first server served its one connection."""
-        (self.directory / name).unlink()
-        return self.listen(name)
 
     def channel(self, connection: socket.socket) -> Channel:
         self.undo.callback(connection.close)

@@ -499,7 +499,7 @@ def test_one_call_is_connected_once(here: Place) -> None:
 
 def test_an_agent_may_come_back(here: Place) -> None:
     agent = here.daemon(42, "work")
-    listener = here.listen_again("vchan.42.0.512.sock")
+    listener = here.listen("vchan.42.0.512.sock")
     client = here.client("work")
     client.send(EXEC, PORT.pack(0, 0) + b"a:b\0")
     assert client.read() == (EXEC, PORT.pack(42, 513))
@@ -532,10 +532,11 @@ def test_links_are_relative_and_gone_with_the_daemon(here: Place) -> None:
 
 def test_without_an_agent_the_time_is_over(here: Place) -> None:
     words = (f"--socket-dir={here.directory}", "-u", UUID.format(42), "42", "work")
-    daemon = here.start("qrexec-daemon", *words, QREXEC_STARTUP_TIMEOUT="1")
+    soon = {"QREXEC_STARTUP_TIMEOUT": "1"}
+    daemon = here.start("qrexec-daemon", *words, environment=soon)
     assert daemon.wait(TIMEOUT) == 3
     silent = here.listen("vchan.42.0.512.sock")
-    daemon = here.start("qrexec-daemon", *words, QREXEC_STARTUP_TIMEOUT="1")
+    daemon = here.start("qrexec-daemon", *words, environment=soon)
     connection, _ = silent.accept()
     assert daemon.wait(TIMEOUT) == 3
     connection.close()

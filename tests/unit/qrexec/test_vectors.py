@@ -245,7 +245,9 @@ def test_w21_a_fork_server_is_given_the_call(here: Place) -> None:
 
 def test_w21_a_fork_server_serves_the_call(here: Place) -> None:
     here.service(PING, 'echo "$1 $QREXEC_REMOTE_DOMAIN"')
-    here.start("qrexec-fork-server", str(here.directory / "fork"), domain=42, USER=ME)
+    here.start(
+        "qrexec-fork-server", str(here.directory / "fork"), domain=42, environment={"USER": ME}
+    )
     with caller(here, 43, 515) as listener:
         given = here.connect("fork")
         given.connection.sendall(VECTORS["W21"])
