@@ -3,8 +3,9 @@
     complete MODULE:FUNCTION line TEXT BREAKS    bash: the line up to the cursor, its word breaks
     complete MODULE:FUNCTION words WORD...       zsh: the words up to the one at the cursor
 
-Prints a candidate a line, for zsh with what it means. Exit code EXIT_FILES and EXIT_DIRECTORIES:
-names of files are what is wanted. A daemon that does not answer is no reason to say anything.
+Prints a candidate a line; for zsh after + or, where more is to follow, -, and with what it means.
+Exit code EXIT_FILES and EXIT_DIRECTORIES: names of files are what is wanted. A daemon that does not
+answer is no reason to say anything.
 """
 
 import argparse
@@ -41,8 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     cut = 1 + max((current.rfind(one) for one in ":=" if one in breaks), default=-1)
     for one, meaning in found.items():
         if one.startswith(current):
-            print(one[cut:] if kind == "line" else f"{one.replace(':', chr(92) + ':')}:{meaning}")
+            print(one[cut:] if kind == "line" else _for_zsh(one, meaning))
     return 0
+
+
+def _for_zsh(one: str, meaning: str) -> str:
+    sign = "-" if one.endswith((":", "=")) else "+"
+    name = one.replace("\\", "\\\\").replace(":", "\\:")
+    return f"{sign}{name}:{' '.join(meaning.split())}" if meaning else sign + name
 
 
 def _split(line: str) -> list[str]:

@@ -1,8 +1,15 @@
 """Completion: what is offered, and that a shell gets it."""
 
+import os
+import pty
 import re
+import select
 import shutil
+import signal
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -114,9 +121,11 @@ def test_a_daemon_that_is_down_is_silence(run: Run) -> None:
 def test_zsh_gets_what_each_means(run: Run, qubes: FakeDaemon) -> None:
     assert qubes
     done = run(complete.main, SCRIPTS["qvm-ls"], "words", "qvm-ls", "--rev")
-    assert done.out == "--reverse:sort the other way round\n"
+    assert done.out == "+--reverse:sort the other way round\n"
     done = run(complete.main, VOLUME, "words", "x", "info", "work:p")
-    assert done.out == "work\\:private:\n"
+    assert done.out == "+work\\:private\n"
+    done = run(complete.main, VOLUME, "words", "x", "info", "wo")
+    assert done.out == "-work\\:\n"
 
 
 def asked_of_bash(script: Path, line: str) -> list[str]:
@@ -152,3 +161,59 @@ def test_all_commands_are_in_a_shells_script(run: Run, shell: str) -> None:
     assert not re.search("@[A-Z]+@", text)
     if program := shutil.which(shell):
         subprocess.run([program, "-n"], input=text, text=True, check=True, timeout=60)
+
+
+@contextmanager
+def zsh(script: Path) -> Iterator[int]:
+    """A zsh that a person would type into, with completion switched on; the other end of it."""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.environ["TERM"] = "dumb"
+        os.execvp("zsh", ["zsh", "-f", "-i"])
+    try:
+        setting_up = (
+            f"PS1='READ''Y '; autoload -U compinit; compinit -u -D; source {script}; "
+            "bindkey '^X' list-choices; unset zle_bracketed_paste\n"
+        )
+        os.write(terminal, setting_up.encode())
+        shown(terminal, "READY ")
+        yield terminal
+    finally:
+        os.close(terminal)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def shown(terminal: int, awaited: str) -> str:
+    """What a terminal shows up to a text."""
+    text, deadline = "", time.monotonic() + 30
+    while awaited not in text:
+        assert time.monotonic() < deadline, text
+        if select.select([terminal], [], [], 0.1)[0]:
+            text += os.read(terminal, 4096).decode(errors="replace").replace("\a", "")
+    return text
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_offers_it(run: Run, qubes: FakeDaemon, tmp_path: Path) -> None:
+    assert qubes
+    script = tmp_path / "completion"
+    script.write_text(run(insula_command.main, "completion", "zsh").out)
+    (tmp_path / "a-file").touch()
+    with zsh(script) as terminal:
+        for typed, key, awaited in (
+            ("qvm-prefs work netv", "\t", "qvm-prefs work netvm "),
+            ("qvm-start ", "\x18", "debian-12"),
+            ("qvm-create --label=bl", "\x18", "--label=blue"),
+            ("qvm-ls --rever", "\t", "qvm-ls --reverse "),
+            ("qvm-ls --re", "\x18", "sort the other way round"),
+            ("qvm-volume info wo", "\t", "qvm-volume info work:"),
+            ("qvm-volume info work:p", "\t", "qvm-volume info work:private "),
+            ("qvm-check 'wo", "\t", "qvm-check 'work' "),
+            (f"qvm-notes work --import={tmp_path}/a-", "\t", "/a-file "),
+            (f"qvm-notes work -i {tmp_path}/a-", "\t", "/a-file "),
+        ):
+            os.write(terminal, f"{typed}{key}".encode())
+            shown(terminal, awaited)
+            os.write(terminal, b"\x15\n")
+            shown(terminal, "READY ")

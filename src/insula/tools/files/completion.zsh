@@ -6,13 +6,18 @@ typeset -gA _insula_commands=(
 
 _insula() {
     local text
-    local -a found
+    local -a lines whole begun
     text=$(@PYTHON@ -m insula.tools.complete "${_insula_commands[${words[1]:t}]}" \
-        words "${(@)words[1,CURRENT]}" 2>/dev/null)
+        words "${(@Q)words[1,CURRENT-1]}" "${(Q)PREFIX}" 2>/dev/null)
     case $? in
-        10) _files ;;
-        11) _files -/ ;;
-        *) found=("${(@f)text}"); [[ -n $text ]] && _describe -o 'insula' found ;;
+        10) [[ $PREFIX == -*=* ]] && compset -P '*='; _files ;;
+        11) [[ $PREFIX == -*=* ]] && compset -P '*='; _files -/ ;;
+        *)
+            lines=("${(@f)text}")
+            whole=("${(@)${(@M)lines:#+*}#+}") begun=("${(@)${(@M)lines:#-*}#-}")
+            (( $#whole )) && _describe 'insula' whole
+            (( $#begun )) && _describe 'insula' begun -S ''
+            ;;
     esac
 }
 
