@@ -1,6 +1,7 @@
 """What a starting qube is told of itself (in-qube.md section 1.3)."""
 
 import base64
+import hashlib
 
 import pytest
 
@@ -107,6 +108,21 @@ async def test_features_become_keys(instance: Instance, work: Qube) -> None:
     assert told["/qubes-gui-videoram-overhead"] == "7"
     assert told["/qubes-debug-mode"] == "1"
     assert "/qubes-timezone" not in told
+
+
+async def test_applications_with_long_names_are_told_by_their_hash(
+    instance: Instance, work: Qube
+) -> None:
+    short, long = "x" * 37, "org.example." + "x" * 30
+    work.features |= {f"service.app-dispvm.{name}": "1" for name in (short, long)}
+    work.features[f"service.app-dispvm.{long}y"] = ""
+    told = await _told(instance, "work")
+    digest = hashlib.sha256(long.encode()).digest()
+    key = base64.b64encode(digest, altchars=b"-_").decode().removesuffix("=")
+    assert {name: value for name, value in told.items() if "app-dispvm" in name} == {
+        f"/qubes-service/app-dispvm.{short}": "1",
+        f"/hash-app-dispvm/{key}": long,
+    }
 
 
 async def test_a_qube_that_shows_its_own_windows_has_no_keyboard_of_others(

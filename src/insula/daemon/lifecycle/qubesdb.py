@@ -1,6 +1,7 @@
 """What a starting qube is told of itself: its QubesDB (in-qube.md section 1.3)."""
 
 import base64
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from insula.daemon.model.qube import Qube, QubeClass
 from insula.daemon.model.system import System
 
 _SERVICE = re.compile(r"[^/]{1,48}")
+_DISPOSED_OF = "app-dispvm."  # and an application, whose documents are opened in disposables
 _CONFIG = re.compile(r"[A-Za-z].{0,51}")
 _PERSIST_KEY = 54  # characters
 _LOCALTIME = Path("/etc/localtime")
@@ -120,10 +122,19 @@ def _services(qube: Qube, *, balloons: bool) -> dict[str, str]:
         prefix, dot, name = feature.partition(".")
         if prefix == "service" and dot and _SERVICE.fullmatch(name) and name not in (".", ".."):
             services[f"/qubes-service/{name}"] = "1" if value else "0"
+        elif prefix == "service" and value and name.startswith(_DISPOSED_OF):
+            application = name.removeprefix(_DISPOSED_OF)
+            services[f"/hash-app-dispvm/{_hashed(application)}"] = application
     if "check-updates" in qube.features:
         wanted = "1" if qube.features["check-updates"] else "0"
         services["/qubes-service/qubes-update-check"] = wanted
     return services
+
+
+def _hashed(application: str) -> str:
+    """A name for an application whose own is too long for a key."""
+    digest = hashlib.sha256(application.encode()).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def _configured(qube: Qube) -> dict[str, str]:
