@@ -332,6 +332,17 @@ async def test_networks_have_no_loops(instance: Instance) -> None:
     assert await instance.refused("admin.vm.property.Reset", "one", "netvm") == VALUE
 
 
+async def test_a_default_network_may_be_named_before_it_is_one(instance: Instance) -> None:
+    await instance.qube("later", netvm="")
+    await instance.ok("admin.property.Set", "dom0", "default_netvm", b"later")
+    assert await instance.ok("admin.vm.property.Get", "work", "netvm") == (
+        "default=True type=vm later"
+    )
+    await instance.ok("admin.vm.property.Set", "later", "provides_network", b"True")
+    found = await instance.refused("admin.vm.property.Reset", "later", "netvm")
+    assert found == VALUE
+
+
 async def test_a_provider_is_one_while_it_has_clients(instance: Instance) -> None:
     await instance.qube("one", provides_network=True)
     await instance.ok("admin.vm.property.Set", "work", "netvm", b"one")

@@ -114,6 +114,21 @@ async def test_a_start_that_never_got_a_machine_tells_of_no_end(
     assert instance.world.store.load().runs == []
 
 
+async def test_a_qube_that_is_larger_than_the_host_does_not_start(
+    instance: Instance, work: Qube
+) -> None:
+    instance.system.host_memory = 1000
+    await instance.ok("admin.vm.property.Set", "work", "memory", b"1001")
+    instance.told.clear()
+    assert await instance.refused("admin.vm.Start", "work") == "QubesMemoryError"
+    assert instance.names("work") == [
+        *("domain-pre-start", "domain-verify-files", "domain-start-failed"),
+    ]
+    await _nothing_is_left(instance, work)
+    await instance.ok("admin.vm.property.Set", "work", "memory", b"1000")
+    await instance.ok("admin.vm.Start", "work")
+
+
 async def test_a_missing_kernel_is_named(instance: Instance, work: Qube) -> None:
     work.properties["kernel"] = "6.66"
     with pytest.raises(ReportableError, match=r"6\.66"):

@@ -19,7 +19,7 @@ from insula.daemon.lifecycle.running import (
     take_over,
 )
 from insula.daemon.lifecycle.snapshots import Snapshots
-from insula.daemon.lifecycle.vetoes import check_in_place, check_shutdown, check_start
+from insula.daemon.lifecycle.vetoes import check_in_place, check_memory, check_shutdown, check_start
 from insula.daemon.lifecycle.waiting import through
 from insula.daemon.lifecycle.world import World
 from insula.daemon.model.errors import (
@@ -357,6 +357,7 @@ class Power:
                 check(qube)
             world.events.tell(qube, "domain-verify-files")
             await self._start_network(qube)
+            check_memory(world.system, qube)
             await world.agent.ready()
             world.look_for_kernels()
             golden = await self._snapshots.for_start(basis_of(world, qube))

@@ -1,6 +1,11 @@
 """What keeps a qube from starting or from ending (admin-api.md sections 8.2 and 8.3)."""
 
-from insula.daemon.model.errors import NotHaltedError, QubeInUseError, QubeStateError
+from insula.daemon.model.errors import (
+    NotEnoughMemoryError,
+    NotHaltedError,
+    QubeInUseError,
+    QubeStateError,
+)
 from insula.daemon.model.members import is_preloaded
 from insula.daemon.model.properties.network import netvm
 from insula.daemon.model.properties.qubes import value_of
@@ -20,6 +25,17 @@ def check_start(qube: Qube) -> None:
         error = QubeStateError(f"Qube {qube.name} is being restored from a backup")
         error.hint = f"If no restore is going on: qvm-tags {qube.name} del {_RESTORED}"
         raise error
+
+
+def check_memory(system: System, qube: Qube) -> None:
+    """Refuse to start a qube for which the host is too small.
+
+    Raises:
+        NotEnoughMemoryError: it is.
+    """
+    wanted = int(str(value_of(system, qube, "memory")))
+    if system.host_memory and wanted > system.host_memory:
+        raise NotEnoughMemoryError(qube.name, wanted, system.host_memory)
 
 
 def check_in_place(system: System, qube: Qube) -> None:

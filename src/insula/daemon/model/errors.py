@@ -84,6 +84,16 @@ class NotHaltedError(QubeStateError):
         self.hint = f"Shut it down first: qvm-shutdown --wait {name}"
 
 
+class NotEnoughMemoryError(QubeStateError):
+    api_name: ClassVar[str] = "QubesMemoryError"
+
+    def __init__(self, name: str, wanted: int, there_is: int) -> None:
+        super().__init__(
+            f"Qube {name} starts with {wanted} MiB of memory, and the host has {there_is}"
+        )
+        self.hint = f"Give it less: qvm-prefs {name} memory MEBIBYTES"
+
+
 class ShutdownTimeoutError(QubeStateError):
     api_name: ClassVar[str] = "QubesVMShutdownTimeoutError"
 

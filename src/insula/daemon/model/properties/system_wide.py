@@ -78,7 +78,7 @@ _ALL = (
         kind="vm",
         help="The qube that provides network to those that name none.",
         default=defaults.constant(None),
-        parse=parsing.qube_named(none=True, accepts=network.provides_network),
+        parse=parsing.qube_named(none=True),
         check=network.check_default_netvm,
     ),
     _pool("default_pool", "The pool of new volumes.", _usual_pool),
