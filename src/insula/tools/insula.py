@@ -25,6 +25,7 @@ def _parser() -> Parser:
         "Run an instance of Insula.",
         examples={
             "insula up": "start the instance, and show windows on this display",
+            "insula init": "make the usual qubes",
             "source <(insula completion bash)": "let this shell complete all commands",
             "insula export system.toml": "describe the system in a file",
             "insula apply --plan system.toml": "what would have to change for it to be so again",
@@ -58,6 +59,7 @@ def _parser() -> Parser:
     add = command("completion", "Print what a shell reads to complete all commands.")
     add.add_argument("shell", choices=("bash", "zsh"), help="which shell")
     add.set_defaults(run=_completion)
+    _add_init(command)
     _add_descriptions(command)
     _add_policy(command)
     _add_blast(command)
@@ -68,6 +70,31 @@ def _parser() -> Parser:
     build.add_argument("--no-snapshot", action="store_true", help="leave the snapshot for later")
     build.set_defaults(run=_template_build)
     return parser
+
+
+def _add_init(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    add = command(
+        "init",
+        "Make the qubes that a system usually begins with, as far as they are missing: sys-net and"
+        " sys-firewall for the network, default-dvm for disposables, personal, work, untrusted and"
+        " vault, which has no network; and set default_netvm, default_dispvm, updatevm and clockvm"
+        " where nobody has. What is there stays as it is; what was made once and then removed or"
+        " changed is left so.",
+    )
+    text = "make this one alone, even if it was removed before; may be repeated"
+    add.add_argument("name", metavar="NAME", nargs="*", help=text)
+    text = (
+        "also sys-whonix, a gateway into the Tor network, with anon-whonix and disposables of"
+        " anon-dvm behind it; they use the same template, which needs Debian's package tor:"
+        " debian-12 has it. This is not the Whonix system: it makes connections anonymous, and"
+        " does nothing about what programs themselves tell"
+    )
+    add.add_argument("--whonix", action="store_true", help=text)
+    text = "have the template's own updates come through sys-whonix, too (tag whonix-updatevm)"
+    add.add_argument("--whonix-updates", action="store_true", help=text)
+    text = "template of all that is made; default: that of new qubes"
+    completed(add.add_argument("--template", metavar="NAME", help=text), "qubes")
+    add.set_defaults(run=_init)
 
 
 def _add_descriptions(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
@@ -225,6 +252,12 @@ def _completion(arguments: argparse.Namespace) -> int:
 
     print(script(arguments.shell), end="")
     return 0
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from insula.tools.init.command import run as init  # noqa: PLC0415
+
+    return init(arguments)
 
 
 def _apply(arguments: argparse.Namespace) -> int:

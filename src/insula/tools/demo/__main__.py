@@ -58,9 +58,7 @@ class Demonstration:
         """
         with tempfile.TemporaryDirectory(prefix="insula-demo-") as name:
             scratch = Path(name)
-            for words in qubes.missing():
-                with self._doing(" ".join(words)):
-                    qubes.command(*words)
+            self._make()
             with somewhere(scratch) as place:
                 self._console.print(f"Display: {place.display}{' (virtual)' * place.ours}")
                 self._show(place, document.find(scratch), picture)
@@ -70,6 +68,18 @@ class Demonstration:
                         "The qubes go on running, the virtual display does not. To see them, set"
                         " DISPLAY and type:\n  insula session"
                     )
+
+    def _make(self) -> None:
+        """Have the usual qubes, those that are shown in any case."""
+        words = ["insula", "init"]
+        with self._doing(" ".join(words)):
+            said = qubes.command(*words)
+        self._console.print(said, highlight=False, markup=False, end="")
+        there = {one.name for one in qubes.listed()}
+        if removed := [one.name for one in qubes.QUBES if one.name not in there]:
+            words += removed
+            with self._doing(" ".join(words)):
+                qubes.command(*words)
 
     def _show(self, place: Place, shown: document.Document, picture: Path) -> None:
         screen = Screen(place.display)

@@ -12,24 +12,17 @@ from insula.client.local_socket import request
 from insula.protocol.admin import ListedQube, parse_listed_qubes
 from insula.protocol.errors import ReportableError
 
-DISPOSABLE_TEMPLATE = "default-dvm"
 _TIMEOUT = 300.0  # seconds for one command; a first start may have to wait for a snapshot
 
 
-class Wanted(NamedTuple):
-    """A qube of the demonstration, and what is to be set of it when it is made."""
+class Shown(NamedTuple):
+    """A qube of the demonstration, which `insula init` has made, and its label there."""
 
     name: str
     label: str
-    properties: dict[str, str]
 
 
-QUBES = (
-    Wanted("work", "blue", {}),
-    Wanted("personal", "yellow", {}),
-    Wanted("vault", "black", {"netvm": "none"}),
-)
-_OF_DISPOSABLES = Wanted(DISPOSABLE_TEMPLATE, "red", {"template_for_dispvms": "True"})
+QUBES = (Shown("work", "blue"), Shown("personal", "yellow"), Shown("vault", "black"))
 
 
 class Left(NamedTuple):
@@ -61,21 +54,6 @@ def command(*words: str) -> str:
 def program(*words: str) -> list[str]:
     """The argv of one of our commands, from where this Python has them."""
     return [str(Path(sys.executable).parent / words[0]), *words[1:]]
-
-
-def missing() -> list[list[str]]:
-    """The commands that make what is not there yet."""
-    names = {one.name for one in listed()}
-    wanted = []
-    for qube in (*QUBES, _OF_DISPOSABLES):
-        if qube.name not in names:
-            wanted.append(["qvm-create", "--label", qube.label, qube.name])
-            wanted += [
-                ["qvm-prefs", qube.name, name, value] for name, value in qube.properties.items()
-            ]
-    if not command("qubes-prefs", "default_dispvm").strip():
-        wanted.append(["qubes-prefs", "default_dispvm", DISPOSABLE_TEMPLATE])
-    return wanted
 
 
 def listed() -> list[ListedQube]:
