@@ -29,6 +29,7 @@ from insula.qrexec.conversation import Conversation
 from insula.qrexec.loop import HANGUP, READ, WRITE, Loop
 from insula.qrexec.port import Port
 from insula.qrexec.programs import Program
+from insula.qrexec.syslog import ErrorLog, start_logger
 
 _STDIN = int(MessageType.DATA_STDIN)  # looked up once: this is asked for each message
 _AT_ONCE = 4096  # bytes that a pipe takes whole or not at all
@@ -73,6 +74,7 @@ class Call:
         self._config: ServiceConfig | None = None  # of that
         self._awaiting_start = True  # what comes is kept for a program that is not there yet
         self._one_socket = False
+        self._error_log: ErrorLog | None = None
         self._input = -1
         self._input_queue = bytearray()
         self._input_ended = False
@@ -113,11 +115,10 @@ class Call:
 
     def _run(self, program: Program) -> None:
         if self._quiet:
-            process = _spawn(program, subprocess.DEVNULL, subprocess.DEVNULL, subprocess.DEVNULL)
-            self._status = 0
-            self._loop.on_exit(process.pid, lambda _status: None)
-            self._finish_if_done()
+            self._run_alone(program)
             return
+        if program.log_tag is not None:
+            self._error_log = ErrorLog(self._loop, program.log_tag)
         errors = None if self._keep_stderr else subprocess.PIPE
         if self._sockets:
             process, own_input, own_output = _spawn_with_sockets(program, errors)
@@ -136,6 +137,22 @@ class Call:
             self.use_one_socket()
         self._loop.on_exit(process.pid, self._ended)
         self._feed()
+
+    def _run_alone(self, program: Program) -> None:
+        """Run a program of which the caller hears nothing more."""
+        log = -1 if program.log_tag is None else start_logger(self._loop, program.log_tag)
+        errors = subprocess.DEVNULL
+        if log >= 0:
+            os.set_blocking(log, True)  # No program expects anything else.
+            errors = log
+        try:
+            process = _spawn(program, subprocess.DEVNULL, subprocess.DEVNULL, errors)
+        finally:
+            if log >= 0:
+                os.close(log)
+        self._status = 0
+        self._loop.on_exit(process.pid, lambda _status: None)
+        self._finish_if_done()
 
     def use_one_socket(self) -> None:
         """Take the program's output from where its input goes (qrexec-wire.md section 7.8)."""
@@ -302,7 +319,10 @@ class Call:
         except OSError:
             data = b""
         if data:
-            if self._port.write(HEADER.pack(self._outputs[descriptor], len(data)) + data):
+            kind = self._outputs[descriptor]
+            if kind is MessageType.DATA_STDERR and self._error_log is not None:
+                self._error_log.write(data)
+            if self._port.write(HEADER.pack(kind, len(data)) + data):
                 self._poll_outputs()
             return
         self._end_output(descriptor)
@@ -312,6 +332,8 @@ class Call:
 
     def _end_output(self, descriptor: int) -> None:
         kind = self._outputs.pop(descriptor)
+        if kind is MessageType.DATA_STDERR and self._error_log is not None:
+            self._error_log.close()
         self._loop.drop(descriptor)
         os.close(descriptor)
         self._port.write(frame(kind))
@@ -360,6 +382,8 @@ class Call:
         if self._lost_already:
             return
         self._lost_already = True
+        if self._error_log is not None:
+            self._error_log.close()
         self._close_input()
         for descriptor in tuple(self._outputs):
             self._loop.drop(descriptor)

@@ -40,7 +40,8 @@ class NotStartedError(Exception):
 class Program:
     """What to run: argv and the file behind it, as whom, with which environment.
 
-    after_session: only once the user's session is up.
+    after_session: only once the user's session is up. log_tag: under which the system log has what
+    it writes to standard error, if at all.
     """
 
     argv: list[bytes]
@@ -48,6 +49,7 @@ class Program:
     user: pwd.struct_passwd
     environment: dict[str, str]
     after_session: bool = False
+    log_tag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,13 @@ def resolve(
     environment = _environment(user, inherits=inherits) | _service_environment(service)
     if service.name in _EXEC_SERVICES and found.path.startswith(AGENT_VOLUME):
         program = _exec_directly(service, user, environment)
-        return replace(program, after_session=after_session)
+        return replace(program, after_session=after_session, log_tag=_log_tag(service))
     words = [_called("/bin/sh", login=login), b"-c", b'exec "$0" "$@"', *_words(service, found)]
-    return Program(words, b"/bin/sh", user, environment, after_session)
+    return Program(words, b"/bin/sh", user, environment, after_session, _log_tag(service))
+
+
+def _log_tag(service: ServiceCall) -> str:
+    return f"{service.descriptor}-{service.source}"
 
 
 def resolve_in_session(command: Command, searches: Searches) -> Program | Conversation:
@@ -111,7 +117,10 @@ def resolve_in_session(command: Command, searches: Searches) -> Program | Conver
         NotStartedError: no such service, or one that cannot be run.
     """
     if command.service is not None:
-        return resolve_directly(command.service, searches, {})
+        found = resolve_directly(command.service, searches, {})
+        if isinstance(found, Program):
+            found = replace(found, log_tag=_log_tag(command.service))
+        return found
     shell = os.environ.get("SHELL") or "/bin/sh"
     argv = [os.fsencode(shell), b"-c", os.fsencode(command.shell or "")]
     environment = _inherited() | {"QREXEC_AGENT_PID": str(os.getpid())}

@@ -5,7 +5,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -134,6 +135,13 @@ class Place:
         assert exactly(client, len(HELLO3)) == HELLO3
         client.connection.sendall(HELLO3)
         return client
+
+    def wait_until(self, holds: Callable[[], bool]) -> None:
+        """Wait for something that no socket tells of."""
+        deadline = time.monotonic() + TIMEOUT
+        while not holds():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 @contextmanager
