@@ -50,13 +50,22 @@ def test_every_unit_that_comes_along_is_enabled_or_pulled_in(recipe: Recipe) -> 
         pulled_in = f"Slice={unit}" in texts or (
             unit == "usr-lib-insula.mount" and "RequiresMountsFor=/usr/lib/insula" in texts
         )
-        pulled_in |= unit.endswith("@.service") and unit.replace("@.service", ".socket") in units
-        assert unit in recipe.setup or pulled_in, unit
+        assert unit in recipe.setup or pulled_in or started_by_another(unit, units), unit
+
+
+def started_by_another(unit: str, units: list[str]) -> bool:
+    """Whether a socket or a timer starts a service."""
+    if not unit.endswith(".service"):
+        return False
+    name = unit.removesuffix(".service").removesuffix("@")
+    return any(name + end in units for end in (".socket", ".timer"))
 
 
 def test_a_unit_to_be_enabled_says_where(recipe: Recipe) -> None:
+    units = [file.path.rpartition("/")[2] for file in recipe.files]
     for file in recipe.files:
-        if file.path.endswith(".service") and not file.path.endswith("@.service"):
+        unit = file.path.rpartition("/")[2]
+        if unit.endswith(".service") and not started_by_another(unit, units):
             assert b"\n[Install]\nWantedBy=" in file.content, file.path
 
 
