@@ -8,6 +8,7 @@ from pathlib import Path
 from insula.protocol.keeper import Facts, HeldDescriptor
 
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
+_LONGEST_LINE = 4  # processes
 _SETS = ("CapInh", "CapPrm", "CapEff", "CapAmb")
 
 
@@ -54,6 +55,20 @@ def read_facts(pid: int) -> Facts:
         root_entries=tuple(sorted(entry.name for entry in (place / "root").iterdir())),
         mounts=tuple((mount.place, mount.writable) for mount in mounts),
     )
+
+
+def last_of(pid: int) -> int:
+    """The process at the end of a line of children that begins with one.
+
+    Raises:
+        OSError: it is gone.
+    """
+    for _ in range(_LONGEST_LINE):
+        children = Path("/proc", str(pid), "task", str(pid), "children").read_text().split()
+        if not children:
+            break
+        pid = int(children[0])
+    return pid
 
 
 def what_is(descriptor: Path) -> str:

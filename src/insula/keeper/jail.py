@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from insula.keeper.tun import tun_for
 from insula.protocol.keeper import JailKind, JailSpec
 
 BWRAP = "/usr/bin/bwrap"
 _QEMU = ("/usr/bin/qemu-system-x86_64", "/usr/share/qemu", "/usr/share/seabios")
-_PASST = ("/usr/bin/passt", "/usr/bin/passt.avx2")
+_PASST = tuple(f"/usr/bin/{name}{kind}" for name in ("passt", "pasta") for kind in ("", ".avx2"))
 _PASST_ROOT = "/tmp"  # where it makes the empty root that it then enters
+_TUN = "/dev/net/tun"
 _MULTIARCH = Path("/usr/lib/x86_64-linux-gnu")
 _DEVICES = ("null", "zero", "random", "urandom")
 _SHOWN = frozenset(("cpuinfo",))  # of what /proc tells of the host, by which to watch others
@@ -29,7 +31,7 @@ def bwrap_argv(spec: JailSpec, info: int, seccomp: int) -> list[str]:
     if is_filtered(spec.kind):
         words += ["--unshare-net", "--disable-userns", "--seccomp", str(seccomp)]
     else:
-        words += ["--dir", _PASST_ROOT]
+        words += ["--dir", _PASST_ROOT, "--dev-bind", tun_for(spec.uid), _TUN]
     for path in bound(spec.kind):
         words += ["--ro-bind", path, path]
     for name in ("lib", "lib64"):
@@ -51,7 +53,7 @@ def bwrap_argv(spec: JailSpec, info: int, seccomp: int) -> list[str]:
 def is_filtered(kind: JailKind) -> bool:
     """Whether a kind gets the keeper's filter.
 
-    passt makes itself a narrower jail inside, and then has a far stricter filter of its own.
+    passt and pasta make themselves narrower jails inside, with far stricter filters of their own.
     """
     return kind is not JailKind.UPLINK
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from insula.keeper.facts import read_facts
+from insula.keeper.facts import last_of, read_facts
 from insula.keeper.loop import Loop
 from insula.keeper.ring import Ring
 from insula.keeper.spawn import SpawnError, Spawning, parent, spawn
-from insula.protocol.keeper import JailSpec
+from insula.protocol.keeper import JailKind, JailSpec
 
 START_TIMEOUT = 15.0  # seconds until the program runs in its jail
 MAX_PROCESSES = 2000
@@ -26,6 +26,7 @@ Answer = Callable[[dict[str, int] | None, int, str], None]
 @dataclass(slots=True)
 class _Process:
     name: str
+    kind: JailKind
     layers: Spawning
     ring: Ring
     answer: Answer | None
@@ -58,14 +59,14 @@ class Processes:
         if len(self._known) >= MAX_PROCESSES and not self._forget_longest_ended():
             raise SpawnError(f"there are {MAX_PROCESSES} processes already")
         layers = spawn(spec, given)
-        process = _Process(name, layers, Ring(self._loop, layers.output), answer)
+        process = _Process(name, spec.kind, layers, Ring(self._loop, layers.output), answer)
         self._known[name] = process
         self._loop.watch(layers.outer_fd, lambda: self._outer_gone(process))
         self._loop.watch(layers.info, lambda: self._read_info(process))
         self._loop.after(START_TIMEOUT, lambda: self._too_late(process))
 
     def verify(self, name: str) -> dict[str, Any]:
-        """What holds of a process now.
+        """What holds of a process now; of an uplink, of the passt in it that qubes' frames reach.
 
         Raises:
             KeyError: there is none that runs.
@@ -73,7 +74,8 @@ class Processes:
         process = self._started(name)
         if process.status is not None:
             raise KeyError(f"{name} has ended")
-        return read_facts(process.layers.inner).to_json()
+        pid = process.layers.inner
+        return read_facts(last_of(pid) if process.kind is JailKind.UPLINK else pid).to_json()
 
     def kill(self, name: str) -> None:
         """End both layers of a process; no harm when it has ended."""

@@ -87,8 +87,7 @@ def _privileges(facts: Facts, wanted: Requirements) -> list[str]:
 
 def _reach(facts: Facts, wanted: Requirements) -> list[str]:
     wrong = []
-    wanted_namespaces = _NAMESPACES - ({"net"} if wanted.kind is JailKind.UPLINK else set())
-    if missing := wanted_namespaces - set(facts.namespaces):
+    if missing := _NAMESPACES - set(facts.namespaces):
         wrong.append(f"it shares namespaces: {', '.join(sorted(missing))}")
     for held in facts.descriptors:
         if not _expected(held, wanted.given):

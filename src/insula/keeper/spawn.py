@@ -139,7 +139,7 @@ def spawn(spec: JailSpec, given: Sequence[int]) -> Spawning:
             os.write(filtering, jail_filter())
             os.lseek(filtering, 0, os.SEEK_SET)
             placed.append((filtering, info_number + 1))
-        argv = jail.bwrap_argv(spec, info_number, info_number + 1)
+        argv = _argv(spec, info_number, info_number + 1)
         outer = os.fork()
         if outer == 0:
             _become(argv, spec, placed, child_output)
@@ -155,6 +155,13 @@ def spawn(spec: JailSpec, given: Sequence[int]) -> Spawning:
     return Spawning(outer=outer, outer_fd=outer_fd, output=output, info=info)
 
 
+def _argv(spec: JailSpec, info: int, seccomp: int) -> list[str]:
+    try:
+        return jail.bwrap_argv(spec, info, seccomp)
+    except OSError as error:
+        raise SpawnError(f"its jail cannot be made: {error}") from error
+
+
 def _check(spec: JailSpec, given: Sequence[int]) -> None:
     numbers = spec.descriptors
     if len(given) != len(numbers):
@@ -168,7 +175,7 @@ def _check(spec: JailSpec, given: Sequence[int]) -> None:
         raise SpawnError("a program in a jail cannot be root: it needs a uid")
     if spec.uid is not None and (os.geteuid() != 0 or not 0 < spec.uid < 2**32 - 1):
         raise SpawnError(f"cannot become user {spec.uid}")
-    if spec.read_only and spec.kind is not JailKind.VIEWER:
+    if spec.read_only and spec.kind is JailKind.MACHINE:
         raise SpawnError("it sees no files beyond its own program's")
     if spec.kvm and spec.kind is not JailKind.MACHINE:
         raise SpawnError("only a machine gets KVM")
