@@ -35,7 +35,7 @@ def route(decide: Deciding, api: Api, home: Path, undo: AsyncExitStack) -> None:
     """Have the calls of running qubes decided and carried out."""
     services = (home / "qubes-rpc", link_services(api.world.run))
     host = HostServices(services, (home / "rpc-config",), api.world.run)
-    undo.push_async_callback(host.close)
+    undo.callback(host.close)
     passing = Passing(api.world, api.power, api.administration, api.preloading)
     carry_out = CarryingOut(api.world, api.power, passing, host)
     undo.push_async_callback(carry_out.close)

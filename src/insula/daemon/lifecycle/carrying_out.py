@@ -116,7 +116,7 @@ class CarryingOut:
             try:
                 nonce = secrets.token_bytes(NONCE_SIZE)
                 await calls.join(opened, far.fileno())
-                await self._host.run(
+                self._host.run(
                     f"{call.called} {call.source.name} {kind} {target}",
                     near,
                     nonce,

@@ -6,6 +6,7 @@ The bytes of a qube reach that process alone, never the daemon.
 import asyncio
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,9 +28,9 @@ class HostServices:
             "QREXEC_SERVICE_PATH": ":".join(map(str, services)),
             "QUBES_RPC_CONFIG_PATH": ":".join(map(str, configs)),
         }
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._watched: dict[int, int] = {}  # pidfds, by pid
 
-    async def run(
+    def run(
         self, descriptor: str, end: socket.socket, nonce: bytes, on_over: Callable[[], None]
     ) -> None:
         """Run a service over a connection; end stays the caller's.
@@ -40,28 +41,32 @@ class HostServices:
             ReportableError: no process could be started.
         """
         try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-P", "-s", "-m", _PROGRAM, str(end.fileno()), nonce.hex(), descriptor),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
+            process = subprocess.Popen(
+                (sys.executable, "-Psm", _PROGRAM, str(end.fileno()), nonce.hex(), descriptor),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 pass_fds=(end.fileno(),),
                 env={**os.environ, **self._environment},
                 start_new_session=True,
             )
         except OSError as error:
             raise ReportableError(f"no service of dom0 can be started: {error}") from error
-        task = asyncio.create_task(_over(process, on_over))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        process.returncode = 0  # It is reaped here, unless it outlives us.
+        pidfd = os.pidfd_open(process.pid)
+        self._watched[process.pid] = pidfd
+        asyncio.get_running_loop().add_reader(pidfd, self._ended, process.pid, on_over)
 
-    async def close(self) -> None:
+    def _ended(self, pid: int, on_over: Callable[[], None]) -> None:
+        self._forget(pid)
+        os.waitpid(pid, 0)
+        on_over()
+
+    def _forget(self, pid: int) -> None:
+        pidfd = self._watched.pop(pid)
+        asyncio.get_running_loop().remove_reader(pidfd)
+        os.close(pidfd)
+
+    def close(self) -> None:
         """Stop looking after services; they go on."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-async def _over(process: asyncio.subprocess.Process, on_over: Callable[[], None]) -> None:
-    await process.wait()
-    on_over()
+        for pid in tuple(self._watched):
+            self._forget(pid)
