@@ -236,11 +236,14 @@ async def test_what_volumes_are(
     assert found == INFO.format(**(usual | expected))
 
 
-async def test_revisions_are_listed_oldest_first(instance: Instance) -> None:
-    for _ in range(2):
+async def test_revisions_are_counted_and_listed_oldest_first(instance: Instance) -> None:
+    keep = "admin.vm.volume.Set.revisions_to_keep"
+    await instance.ok(keep, "work", "private", b"2")
+    for listed in ("1\n", "1\n2\n", "2\n3\n"):
         await instance.ok("admin.vm.Start", "work")
         await instance.ok("admin.vm.Kill", "work")
-    assert await instance.ok("admin.vm.volume.ListSnapshots", "work", "private") == "1\n"
+        found = await instance.ok("admin.vm.volume.ListSnapshots", "work", "private")
+        assert found == listed
     assert await instance.ok("admin.vm.volume.ListSnapshots", "work", "kernel") == ""
     found = await instance.ok("admin.vm.volume.Info", "work", "private")
     assert "\nusage=0\n" not in found

@@ -70,7 +70,7 @@ async def test_a_script_brings_data_into_a_volume(instance: Instance) -> None:
     other = os.urandom(SIZE)
     assert await _script(instance, "own_size", "private", other) == (0, b"0\0")
     assert _content(instance, work, "private") == other
-    await instance.ok("admin.vm.volume.Revert", "work", "private", b"1")
+    await instance.ok("admin.vm.volume.Revert", "work", "private", b"2")
     assert _content(instance, work, "private") == data
 
 
@@ -81,7 +81,7 @@ async def test_a_former_state_has_its_former_size(instance: Instance) -> None:
     before = work.volumes["private"]
     assert await _script(instance, "with_size", "private", b"512\n" + bytes(512)) == (0, b"0\0")
     assert work.volumes["private"].size == 512
-    await instance.ok("admin.vm.volume.Revert", "work", "private", str(before.number).encode())
+    await instance.ok("admin.vm.volume.Revert", "work", "private", b"2")
     after = work.volumes["private"]
     assert (after.layers, after.size) == (before.layers, before.size)
     assert Qube.from_json(work.to_json()).volumes == work.volumes

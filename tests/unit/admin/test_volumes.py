@@ -91,7 +91,7 @@ async def test_a_volume_goes_back_to_a_revision(instance: Instance) -> None:
 
 
 async def test_only_a_listed_revision_is_one(instance: Instance) -> None:
-    for payload in (b"", b"7", b"x"):
+    for payload in (b"", b"0", b"7", b"x"):
         refused = await instance.refused("admin.vm.volume.Revert", "work", "private", payload)
         assert refused is None
 
@@ -109,6 +109,8 @@ async def test_a_volume_grows(instance: Instance) -> None:
     size = b" %d\n" % (3 * GIB)
     assert await instance.ok("admin.vm.volume.Resize", "work", "private", size) == ""
     assert (await _info(instance, "work", "private"))["size"] == str(3 * GIB)
+    await instance.ok("admin.vm.volume.Resize", "work", "private", b"%d" % (3 * GIB + 1))
+    assert (await _info(instance, "work", "private"))["size"] == str(3 * GIB + 512)
 
 
 async def test_a_running_qube_grows_its_file_system(
@@ -144,7 +146,7 @@ async def test_a_running_qube_grows_its_file_system(
         ("private", b"007", None),
         ("private", b"1" * 20, None),
         ("private", b"512", REFUSED),
-        ("private", b"%d" % (2 * GIB + 1), REFUSED),
+        ("private", b"%d" % (2 * GIB - 1), REFUSED),
         ("private", b"%d" % (5000 * GIB), REFUSED),
         ("root", b"%d" % (20 * GIB), REFUSED),
     ],

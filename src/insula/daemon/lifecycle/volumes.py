@@ -79,14 +79,15 @@ class Volumes:
                 error = DriverRefusedError(f"The {name} volume of {qube.name} is a snapshot")
                 error.hint = f"It has its source's size: resize the {name} volume of its template"
                 raise error
-            changed = await world.storage.resize(volume, size)
+            wanted = size if size < volume.size else rounded(size)
+            changed = await world.storage.resize(volume, wanted)
             async with world.editing() as edit:
                 _put(edit, qube, changed)
             running = world.running.get(qube.uuid)
             if running is None:
                 return
             try:
-                await running.machine.resize(name, size)
+                await running.machine.resize(name, changed.size)
                 if volume.save_on_stop:
                     if qube.power is not PowerState.RUNNING:
                         raise NotRunningError(qube.name)
@@ -95,8 +96,8 @@ class Volumes:
                         raise RefusedError(f"{RESIZE_SERVICE} ended with {done.code}")
             except ReportableError as error:
                 refused = DriverRefusedError(
-                    f"Volume {name} of {qube.name} has {size} bytes now, but its file system did "
-                    f"not grow: {error}"
+                    f"Volume {name} of {qube.name} has {changed.size} bytes now, but its "
+                    f"file system did not grow: {error}"
                 )
                 refused.hint = "It grows when the qube is started again"
                 raise refused from error

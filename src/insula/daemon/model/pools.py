@@ -63,8 +63,8 @@ class Pool:
         return self.directory is None
 
     def revision_name(self, number: int) -> str:
-        """What a former state is called (admin-api.md section 9.3)."""
-        return _ONLY_REVISION if DRIVERS[self.driver].most_revisions == 1 else str(number)
+        """What a former state is called, the first 1 (admin-api.md section 9.3)."""
+        return _ONLY_REVISION if DRIVERS[self.driver].most_revisions == 1 else str(number + 1)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
