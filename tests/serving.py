@@ -227,7 +227,6 @@ async def open_instance(
     system = System(
         qubes={qube.uuid: qube for qube in stored.qubes},
         properties=stored.settings,
-        kernels=frozenset(kernels.names()),
     )
     system.pools.update((pool.name, pool) for pool in stored.pools)
     if not stored.qubes:

@@ -231,7 +231,6 @@ async def _world(
     system = System(
         qubes={qube.uuid: qube for qube in stored.qubes},
         properties=stored.settings,
-        kernels=frozenset(kernels.names()),
         host_memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MIB,
     )
     system.labels.update((label.name, label) for label in stored.labels)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from insula.daemon.storage.errors import MissingFileError, StorageError
-from insula.daemon.storage.kernels import Kernels, NoSuchKernelError
+from insula.daemon.storage.kernels import Installed, Kernels, NoSuchKernelError, Options
 
 
 @pytest.fixture
@@ -57,8 +57,25 @@ async def test_options_that_a_kernel_brings_are_read(home: Path) -> None:
     kernels = Kernels(home)
     for name in ("a", "b"):
         await kernels.install(name, home.parent / "vmlinuz", home.parent / "initrd")
-    assert kernels.options() == {}
+    options = Options(kernels)
+    assert options.get(("a", False)) is None
     (home / "kernels" / "a" / "default-kernelopts-nopci.txt").write_bytes(b"quiet x=1\n")
     (home / "kernels" / "b" / "default-kernelopts-pci.txt").write_bytes(b"")
     (home / "kernels" / "b" / "default-kernelopts-nopci.txt").write_bytes(b"\xff")
-    assert kernels.options() == {("a", False): "quiet x=1", ("b", True): ""}
+    (home / "kernels" / "c").mkdir()
+    (home / "kernels" / "c" / "default-kernelopts-pci.txt").write_bytes(b"of none")
+    asked = [(name, pci) for name in ("a", "b", "c", "..", "") for pci in (False, True)]
+    told = {key: found for key in asked if (found := options.get(key)) is not None}
+    assert told == {("a", False): "quiet x=1", ("b", True): ""}
+
+
+def test_what_is_installed_is_what_is_there(home: Path) -> None:
+    installed = Installed(Kernels(home))
+    assert ("a" in installed, list(installed), len(installed)) == (False, [], 0)
+    place = home / "kernels" / "a"
+    place.mkdir(parents=True)
+    for part in ("vmlinuz", "initrd"):
+        (place / part).touch()
+    assert ("a" in installed, list(installed), len(installed)) == (True, ["a"], 1)
+    for name in ("..", "", "a/../a"):
+        assert name not in installed

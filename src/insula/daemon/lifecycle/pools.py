@@ -39,7 +39,7 @@ class Pools:
             if world.system.pools.get(pool.name) is not pool:
                 await world.storage.leave(pool)
             raise
-        self._look_for_kernels(pool)
+        world.kernels.use(pool)
 
     async def remove(self, pool: Pool) -> None:
         """Let there be one pool less; what else lies in its directory is left.
@@ -61,7 +61,6 @@ class Pools:
             edit.tell(None, "pool-delete", pool=pool.name)
         world.kernels.leave(pool)
         await world.storage.leave(pool)
-        self._look_for_kernels(pool)
 
     async def keep_revisions(self, pool: Pool, count: int) -> None:
         """How many revisions volumes that are made later keep."""
@@ -97,8 +96,7 @@ class Pools:
         return containing(self.directory(pool), others)
 
     def kernels(self, pool: Pool) -> tuple[str, ...]:
-        """Names of the kernels in a pool; which there are may have changed."""
-        self._look_for_kernels(pool)
+        """Names of the kernels in a pool."""
         return self._world.kernels.names(pool.name)
 
     async def _change(self, pool: Pool) -> None:
@@ -119,10 +117,3 @@ class Pools:
             for qube in system.in_order()
             if qube.klass.is_machine and value_of(system, qube, "kernel") in here
         ]
-
-    def _look_for_kernels(self, pool: Pool) -> None:
-        if pool.holds_kernels:
-            world = self._world
-            if pool.name in world.system.pools:
-                world.kernels.use(pool)
-            world.look_for_kernels()

@@ -359,7 +359,6 @@ class Power:
             await self._start_network(qube)
             check_memory(world.system, qube)
             await world.agent.ready()
-            world.look_for_kernels()
             golden = await self._snapshots.for_start(basis_of(world, qube))
             await furnish(world, qube, golden)
             order = order_of(world, qube, golden)

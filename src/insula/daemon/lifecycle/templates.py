@@ -72,7 +72,6 @@ class Templates:
             raise NotHaltedError(template.name)
         kernel = f"{built.name}-{built.recipe[:_RECIPE_SHOWN]}"
         await world.kernels.install(kernel, built.kernel, built.initrd)
-        world.look_for_kernels()
         if template is None:
             template = await self._administration.create(
                 NewQube(

@@ -17,7 +17,7 @@ from insula.daemon.lifecycle.waiting import through
 from insula.daemon.model.edit import Edit
 from insula.daemon.model.qube import Qube
 from insula.daemon.model.system import System
-from insula.daemon.storage.kernels import Kernels
+from insula.daemon.storage.kernels import Installed, Kernels, Options
 from insula.daemon.storage.volumes import Storage
 from insula.daemon.store.records import (
     Change,
@@ -67,12 +67,8 @@ class World:
         for pool in self.system.pools.values():
             self.storage.use(pool)
             self.kernels.use(pool)
-        self.look_for_kernels()
-
-    def look_for_kernels(self) -> None:
-        """Let the system know which kernels there are, and with which options they want to boot."""
-        self.system.kernels = frozenset(self.kernels.names())
-        self.system.kernel_options = self.kernels.options()
+        self.system.kernels = Installed(self.kernels)
+        self.system.kernel_options = Options(self.kernels)
 
     def lock(self, uuid: UUID) -> asyncio.Lock:
         """The lock under which a qube is started, ended, removed or has its volumes changed."""

@@ -1,7 +1,8 @@
 """The whole system: its qubes, labels and settings, and how one is found from another. No I/O."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 from uuid import UUID
 
 from insula.daemon.model.errors import LabelNotFoundError, QubeNotFoundError, ValueRefusedError
@@ -10,6 +11,12 @@ from insula.daemon.model.pools import Pool, built_in_pools
 from insula.daemon.model.qube import DOM0_UUID, MAXIMUM_QID, Qube, QubeClass, Value
 
 _LONGEST_CHAIN = 64  # qubes; templates and netvms refer to each other without loops
+
+
+class KernelOptions(Protocol):
+    """What kernels bring along, by their names and whether there are devices of PCI."""
+
+    def get(self, key: tuple[str, bool], /) -> str | None: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,8 +33,8 @@ class System:
     labels: dict[str, Label] = field(default_factory=lambda: {one.name: one for one in BUILT_IN})
     pools: dict[str, Pool] = field(default_factory=built_in_pools)
     properties: dict[str, Value] = field(default_factory=dict)
-    kernels: frozenset[str] = frozenset()
-    kernel_options: Mapping[tuple[str, bool], str] = field(default_factory=dict)
+    kernels: Collection[str] = frozenset()
+    kernel_options: KernelOptions = field(default_factory=dict[tuple[str, bool], str])
     host_memory: int = 0
     _named: dict[str, Qube] = field(init=False)
 

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from insula.daemon.model.pools import KERNEL_POOL, Pool
@@ -64,18 +66,13 @@ class Kernels:
                     return pool
         raise NoSuchKernelError(name)
 
-    def options(self) -> dict[tuple[str, bool], str]:
-        """What kernels want on their command line, with devices of PCI (True) and without."""
-        kernels: dict[str, Path] = {}
-        for pool in self._pools().values():
-            for place in _inside(pool):
-                kernels.setdefault(place.name, place)
-        found = {
-            (name, pci): _options_in(place / file)
-            for name, place in kernels.items()
-            for pci, file in _OPTIONS.items()
-        }
-        return {key: options for key, options in found.items() if options is not None}
+    def options(self, name: str, *, pci: bool) -> str | None:
+        """What a kernel wants on its command line, with devices of PCI or without."""
+        try:
+            image, _ = self.find(name)
+        except NoSuchKernelError:
+            return None
+        return _options_in(image.with_name(_OPTIONS[pci]))
 
     def taken_from(self, pool: str) -> frozenset[str]:
         """Names of the kernels that are a pool's, and not another's of the same name."""
@@ -121,6 +118,37 @@ class Kernels:
                 os.fchmod(target, 0o444)  # QEMU opens it anew, as its own user.
         finally:
             os.close(opened)
+
+
+@dataclass(frozen=True, slots=True)
+class Installed(Collection[str]):
+    """Names of the kernels that are there when they are asked for."""
+
+    kernels: Kernels
+
+    def __contains__(self, name: object) -> bool:
+        try:
+            self.kernels.pool_of(str(name))
+        except NoSuchKernelError:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.kernels.names())
+
+    def __len__(self) -> int:
+        return len(self.kernels.names())
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What kernels want on their command line when it is asked for."""
+
+    kernels: Kernels
+
+    def get(self, key: tuple[str, bool], /) -> str | None:
+        name, pci = key
+        return self.kernels.options(name, pci=pci)
 
 
 def _whole(place: Path) -> bool:

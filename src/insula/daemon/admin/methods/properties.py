@@ -19,9 +19,6 @@ from insula.daemon.model.properties.system_wide import GLOBAL
 from insula.daemon.model.qube import Qube, Value
 from insula.protocol.admin import PropertyAnswer, default_answer, property_answer, property_lines
 
-# What may be other than before because somebody put a kernel in place, or its options.
-_FOLLOW_KERNELS = frozenset(("kernel", "kernelopts", "default_kernel"))
-
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
@@ -50,8 +47,6 @@ def _named(call: Call, holder: _Holder) -> Property:
     found = holder.table.get(call.argument)
     if found is None:
         raise NoSuchPropertyError(holder.name, call.argument)
-    if found.name in _FOLLOW_KERNELS:
-        call.api.world.look_for_kernels()
     return found
 
 
@@ -78,7 +73,6 @@ async def get(call: Call) -> str:
 
 async def get_all(call: Call) -> str:
     holder = _holder(call)
-    call.api.world.look_for_kernels()
     return property_lines(
         (name, _answer(call, holder, prop)) for name, prop in holder.table.items()
     )
