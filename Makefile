@@ -52,7 +52,7 @@ check: setup ## ruff, mypy, import-linter
 	.venv/bin/lint-imports --no-cache
 
 .PHONY: test
-test: test-unit test-jail test-desktop test-vm ## everything that CI runs
+test: test-unit test-jail test-net test-desktop test-vm ## everything that CI runs
 
 .PHONY: test-unit
 test-unit: setup ## tests without a virtual machine
@@ -61,6 +61,10 @@ test-unit: setup ## tests without a virtual machine
 .PHONY: test-jail
 test-jail: setup ## what a process in a jail can and cannot do
 	.venv/bin/pytest tests/jail
+
+.PHONY: test-net
+test-net: setup ## packet filters and links, with real packets in network namespaces
+	$(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user) .venv/bin/pytest tests/net
 
 .PHONY: test-desktop
 test-desktop: setup ## tests with real X servers

@@ -1,0 +1,27 @@
+"""What tests with real packets share. They never touch the network of whoever runs them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import insula.guest
+from tests.net.world import BOTH, Family, World, world
+
+BASE_RULES = Path(insula.guest.__file__).with_name("files") / "firewall" / "base.nft"
+
+
+@pytest.fixture
+def net() -> Iterator[World]:
+    """A provider with base rules, and two clients that may use their addresses."""
+    with world() as made:
+        made.provider.run("nft", "-f", str(BASE_RULES))
+        for number in range(2):
+            made.admit(number, *BOTH)
+        yield made
+
+
+@pytest.fixture(params=BOTH, ids=lambda family: f"IPv{family.version}")
+def family(request: pytest.FixtureRequest) -> Family:
+    found: Family = request.param
+    return found
