@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 from insula.dom0 import local_service, qubesd
 from insula.dom0.daemon_socket import DaemonSocket
-from insula.protocol.errors import ProtocolError
 from insula.protocol.policy.answer import Answer
 from insula.protocol.policy.system import is_admin
 from insula.protocol.policy.wire import is_new_name
 from insula.protocol.qrexec import ExecParameters, MessageType
 
-_DISPOSABLE = "@dispvm:"
+DISPOSABLE = "@dispvm:"
 _UUID = "uuid:"
 _PARAMETERS = struct.Struct("<II")
 _CONNECT_TIMEOUT = 5.0  # seconds
@@ -44,12 +43,12 @@ def carry_out(caller: Caller, called: str, answer: Answer, directory: Path) -> i
         return to_dom0(caller._replace(name=source), service, answer.requested, directory)
     command = f"{answer.user}:QUBESRPC {service} {source}"
     target = answer.uuid or answer.target
-    if not target.startswith(_DISPOSABLE):
+    if not target.startswith(DISPOSABLE):
         connect(caller, command, target, directory, autostart=answer.autostart).close()
         return 0
     if not answer.autostart:
         raise NotCarriedOutError("a disposable is always started, which is not allowed")
-    made = _new_disposable(target.removeprefix(_DISPOSABLE))
+    made = new_disposable(target)
     try:
         connection = connect(caller, command, made, directory, autostart=True, fresh=True)
         try:
@@ -131,15 +130,30 @@ def _reach(target: str, directory: Path, *, autostart: bool, fresh: bool) -> Dae
         except (FileNotFoundError, ConnectionRefusedError):
             if not autostart:
                 raise NotCarriedOutError(f"{target} does not run") from None
+    start(target)
+    return DaemonSocket(directory, target)
+
+
+def start(target: str) -> None:
+    """Have a qube run.
+
+    Raises:
+        NotCarriedOutError: it does not.
+    """
     try:
         qubesd.call("admin.vm.Start", target)
     except qubesd.QubesdError as error:
         if error.kind != qubesd.NOT_HALTED:
             raise NotCarriedOutError(str(error)) from None
-    return DaemonSocket(directory, target)
 
 
-def _new_disposable(base: str) -> str:
+def new_disposable(target: str) -> str:
+    """What a disposable is called that was made for a target of @dispvm: and its base.
+
+    Raises:
+        NotCarriedOutError: none was made.
+    """
+    base = target.removeprefix(DISPOSABLE)
     payload = b"uuid" if base.startswith(_UUID) else b""
     try:
         made = qubesd.call("admin.vm.CreateDisposable", base, payload).decode("ascii", "replace")
@@ -150,6 +164,3 @@ def _new_disposable(base: str) -> str:
     if not made or len(made) > _MAX_NAME or "/" in made:
         raise NotCarriedOutError(f"a disposable of a strange name: {made!r}")
     return made
-
-
-__all__ = ["Caller", "NotCarriedOutError", "ProtocolError", "carry_out", "connect", "serve_here"]

@@ -1,17 +1,20 @@
 """qrexec-policy-daemon: judges calls for qrexec daemons (qrexec-wire.md sections 11.1 to 11.5)."""
 
 import argparse
+import grp
 import logging
+import os
 import re
 import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from insula.client import instance
-from insula.client.policy_reading import DEFAULT_LEGACY, places_of, read_system
-from insula.dom0.evaluating import Evaluator, agent_socket
+from insula.client.policy_reading import DEFAULT_LEGACY, places_of
+from insula.dom0.evaluating import Evaluator, agent_socket, system_info
 from insula.protocol.command import parse_descriptor
 from insula.protocol.errors import ProtocolError, ReportableError
 from insula.protocol.policy.loading import Places
@@ -23,6 +26,7 @@ _BACKLOG = 64
 _TIMEOUT = 10.0  # seconds to say what is asked
 _LONGEST_PAIR = 96  # bytes
 _LONGEST_HEADER = 66_000
+_GROUP = "qubes"
 _SOURCE = re.compile(rb"[A-Za-z0-9@_.-]{1,31}")
 _TARGET = re.compile(rb"[A-Za-z0-9@_.-]{1,63}")
 
@@ -39,6 +43,7 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.add_argument(option, metavar="PATH", type=Path)
     given = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
+    _take_group()
     try:
         run = instance.run()
         store = PolicyStore(_places(given.policy_path))
@@ -62,6 +67,13 @@ def main(words: Sequence[str] | None = None) -> int:
     for thread in threads:
         thread.join()
     return 0
+
+
+def _take_group() -> None:
+    """Let those who may ask do so, where that is what a group is for."""
+    if os.geteuid() == 0:
+        with suppress(KeyError):
+            os.setgid(grp.getgrnam(_GROUP).gr_gid)
 
 
 def _places(directories: list[Path] | None) -> Places:
@@ -101,12 +113,14 @@ def _handle(connection: socket.socket, handle: Callable[[socket.socket], None]) 
 def answer(connection: socket.socket, evaluator: Evaluator) -> None:
     """Answer the question of a qrexec daemon; nothing to what is none."""
     received = b""
-    while not received.endswith(b"\n\n") and received != b"\n":
+    while not (received.startswith(b"\n") or b"\n\n" in received):
         data = connection.recv(MAX_QUESTION)
         received += data
-        if not data or len(received) > MAX_QUESTION:
+        if len(received) > MAX_QUESTION:
+            raise ProtocolError("a question that is too long")
+        if not data:
             break
-    lines = evaluator.judge(Question.decode(received.removesuffix(b"\n")))
+    lines = evaluator.judge(Question.decode(received.partition(b"\n\n")[0]))
     connection.sendall("\n".join(lines).encode("ascii"))
 
 
@@ -145,7 +159,7 @@ def _evaluated(connection: socket.socket) -> tuple[str, str, bytes]:
 
 def _are_shown_by(caller: str, source: str, target: str) -> bool:
     """Whether both qubes are shown by the one that asks."""
-    system, _ = read_system(None)
+    system, _ = system_info()
     tag = f"guivm-{caller}"
     found = [system.find(name) for name in (source, target)]
     return all(one is not None and tag in one.tags for one in found)

@@ -25,8 +25,11 @@ def call(
     *,
     argument: str = "",
     most: int = MOST,
+    socket_path: Path | None = None,
 ) -> bytes:
     """The content of an answer.
+
+    socket_path: of another server than the usual one.
 
     Raises:
         QubesdError: it is none.
@@ -34,16 +37,17 @@ def call(
     kind = "keyword" if destination.startswith("@") else "name"
     where = destination.removeprefix("@")
     request = f"{method}+{argument} dom0 {kind} {where}\0".encode() + payload
+    path = socket_path or usual_socket()
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(socket_path()))
+            connection.connect(str(path))
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
             answer = b""
             while len(answer) <= most and (more := connection.recv(MOST)):
                 answer += more
     except OSError as error:
-        raise QubesdError("", f"{socket_path()}: {error}") from None
+        raise QubesdError("", f"{path}: {error}") from None
     if answer.startswith(b"0\0"):
         return answer[2:]
     fields = answer.split(b"\0")
@@ -52,7 +56,7 @@ def call(
     raise QubesdError(name, f"{method} {destination}: {name or 'no answer'}", message)
 
 
-def socket_path() -> Path:
+def usual_socket() -> Path:
     """Where the server of the Admin API listens."""
     run = os.environ.get("INSULA_RUN")
     return Path(run, "qubesd.sock") if run else _SYSTEM_SOCKET

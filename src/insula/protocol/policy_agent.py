@@ -67,7 +67,7 @@ def encode_notify(resolution: str, verdict: Verdict, request: Request) -> bytes:
         "source": request.source,
         "service": request.service,
         "argument": request.argument,
-        "target": verdict.target or verdict.requested,
+        "target": verdict.target or request.target,
     }
     return _encoded(NOTIFY, told)
 
