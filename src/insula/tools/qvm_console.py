@@ -66,12 +66,23 @@ def console_of(qube: Qube) -> Iterator[int]:
         QubesVMNotRunningError: the qube does not run.
     """
     path = qube.call("admin.vm.Console").decode()
-    lock = os.open(instance.run() / f"console-{qube.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    with opened(qube.name, path) as console:
+        yield console
+
+
+@contextmanager
+def opened(name: str, path: str) -> Iterator[int]:
+    """The console of a qube of that name by its path, as console_of.
+
+    Raises:
+        TakenError: somebody else has it.
+    """
+    lock = os.open(instance.run() / f"console-{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise TakenError(f"somebody else is at the console of {qube}") from None
+            raise TakenError(f"somebody else is at the console of {name}") from None
         console = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         try:
             yield console
