@@ -28,7 +28,9 @@ cat /usr/share/insula/xterm.resources >> /etc/X11/app-defaults/XTerm
 systemctl set-default multi-user.target
 systemctl enable insula-base-rules.service insula-agent.service insula-x.service \
     insula-gui.service insula-booted.service insula-console.service split-gpg2-client.socket \
-    split-ssh-client.socket qubes-updates-proxy.socket qubes-updates-proxy-forwarder.socket
+    split-ssh-client.socket
+systemctl enable qubes-updates-proxy.socket qubes-updates-proxy-forwarder.socket \
+    qubes-update-check.timer
 # Daemons that run only where their service is switched on, once somebody installs them.
 for pair in cups:cups.service cups:cups.socket cups:cups.path crond:cron.service \
     avahi:avahi-daemon.service avahi:avahi-daemon.socket exim4:exim4.service \

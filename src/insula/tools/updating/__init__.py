@@ -1,0 +1,1 @@
+"""qubes-vm-update: updates of templates and standalone qubes."""
