@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import insula.guest
-from insula.guest.services import hooks, menus
+from insula.guest.services import hooks, menus, network_time
 
 TIMEOUT = 30.0  # seconds
 FILES = Path(insula.guest.__path__[0], "files")
@@ -99,3 +99,37 @@ def test_menus_have_what_the_qube_keeps(
     for folder in folders:
         folder.mkdir()
     assert [folder.name for folder in menus.persistent_folders()] == listed
+
+
+@pytest.fixture
+def clock_qube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clock qube whose time service does what the file systemctl says."""
+    (tmp_path / "on").touch()
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setattr(network_time, "_ON", tmp_path / "on")
+    monkeypatch.setattr(network_time, "_SYNCHRONISED", tmp_path / "synchronized")
+    monkeypatch.setattr(network_time, "_TIMEOUT", 0.3)
+    return tmp_path
+
+
+def test_the_time_is_taken_anew_from_the_network(clock_qube: Path) -> None:
+    here = clock_qube
+    script = f'echo "$@" > {here}/asked; [ -e {here}/synchronized ] || touch {here}/synchronized'
+    program(here / "bin" / "systemctl", script)
+    assert network_time.main() == 0
+    assert (here / "asked").read_text() == "restart systemd-timesyncd.service\n"
+
+
+def test_a_time_from_before_does_not_count(
+    clock_qube: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (clock_qube / "synchronized").touch()
+    program(clock_qube / "bin" / "systemctl", "exit 0")
+    assert network_time.main() == 1
+    assert "no server" in capsys.readouterr().err
+    program(clock_qube / "bin" / "systemctl", "exit 5")
+    assert network_time.main() == 1
+    (clock_qube / "on").unlink()
+    assert network_time.main() == 1
+    assert "clocksync is off" in capsys.readouterr().err
