@@ -24,19 +24,20 @@ def call(
     payload: bytes = b"",
     *,
     argument: str = "",
+    source: str = "dom0",
     most: int = MOST,
     socket_path: Path | None = None,
 ) -> bytes:
     """The content of an answer.
 
-    socket_path: of another server than the usual one.
+    source: the qube on whose behalf. socket_path: of another server than the usual one.
 
     Raises:
         QubesdError: it is none.
     """
     kind = "keyword" if destination.startswith("@") else "name"
     where = destination.removeprefix("@")
-    request = f"{method}+{argument} dom0 {kind} {where}\0".encode() + payload
+    request = f"{method}+{argument} {source} {kind} {where}\0".encode() + payload
     path = socket_path or usual_socket()
     try:
         with socket.socket(socket.AF_UNIX) as connection:

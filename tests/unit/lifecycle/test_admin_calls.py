@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from insula.daemon.model.qube import Qube
 from insula.protocol import admin
-from tests.serving import TIMEOUT, Instance, serving, user
+from tests.serving import TEMPLATE, TIMEOUT, Instance, serving, user
 
 SIZE = 256 << 10  # bytes, more than a request may have
 NOT_FOUND, TAKEN = 127, 200
@@ -136,6 +136,18 @@ async def test_the_end_of_a_qube_is_that_of_its_console(instance: Instance) -> N
         await instance.power.kill(vault)
         assert await process.stdout.read() == b""
         assert await process.wait() == 0
+
+
+async def test_what_qubes_tell_of_themselves_has_no_answer_but_its_end(instance: Instance) -> None:
+    work, tree = instance.system.named("work"), instance.system.named(TEMPLATE)
+    for payload, code in ((b"some\n", 1), (b"3\n", 0)):
+        assert await call(instance, "dom0", "qubes.NotifyUpdates", payload) == (code, b"")
+        assert tree.features.get("updates-available") == (None if code else "1")
+    written = instance.world.untrusted_written.setdefault(work.uuid, {})
+    for value, code in (("no/thing", 1), ("1", 0)):
+        written["/features-request/supported-rpc.x"] = value
+        assert await call(instance, "dom0", "qubes.FeaturesRequest") == (code, b"")
+        assert work.features.get("supported-rpc.x") == (None if code else "1")
 
 
 @pytest.mark.parametrize(

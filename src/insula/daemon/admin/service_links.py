@@ -35,8 +35,9 @@ _FOR_DOM0_ALONE = frozenset(
 def link_services(run: Path) -> Path:
     """Make the directory of them: most methods are links to the socket that serves them.
 
-    Those about the policy answer in another form over qrexec, a console and data for volumes do not
-    pass the daemon. Programs are copied: a package of Python keeps no permissions.
+    Those about the policy, and those by which qubes tell of themselves, answer in another form over
+    qrexec; a console and data for volumes do not pass the daemon. Programs are copied: a package of
+    Python keeps no permissions.
     """
     place = run / DIRECTORY
     shutil.rmtree(place, ignore_errors=True)
@@ -51,7 +52,7 @@ def link_services(run: Path) -> Path:
     for method, main in _IMPORTS.items():
         _write(place / method, _IMPORT.format(sys.executable, main).encode())
     for method in SOCKETS[_MISC]:
-        (place / method).symlink_to(f"../{_MISC}")
+        _write(place / method, _RUN.format(sys.executable, "dom0.notify").encode())
     for program in (files("insula") / "dom0" / "files" / "qubes-rpc").iterdir():
         _write(place / program.name, program.read_bytes())
     return place
