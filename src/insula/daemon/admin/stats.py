@@ -1,6 +1,7 @@
 """admin.vm.Stats: what running qubes use, round after round (admin-api.md section 4.12)."""
 
 import asyncio
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,11 +9,11 @@ from uuid import UUID
 
 from insula.daemon.admin.calls import Call
 from insula.daemon.admin.events import FIRST, MAX_UNREAD, until_closed
-from insula.daemon.admin.methods.domains import used
+from insula.daemon.admin.usage import used, used_beside
 from insula.daemon.model.errors import NotRunningError, full_text
 from insula.daemon.model.properties.qubes import value_of
 from insula.daemon.model.properties.system_wide import GLOBAL
-from insula.daemon.model.qube import Qube
+from insula.daemon.model.qube import DOM0_UUID, Qube, QubeClass
 from insula.protocol import admin
 
 _NANOSECONDS = 1_000_000_000
@@ -30,7 +31,7 @@ class _Look:
 
 
 async def stream_stats(call: Call, writer: asyncio.StreamWriter) -> None:
-    """Tell of every running qube, or of one, until the listener goes away or the one ends."""
+    """Tell of all that run, dom0 too, or of one, until the listener goes away or the one ends."""
     system = call.api.world.system
     alone = None if call.destination is system.dom0 else call.destination
     behind = asyncio.Event()
@@ -46,8 +47,9 @@ async def stream_stats(call: Call, writer: asyncio.StreamWriter) -> None:
                 return
             if writer.transport.get_write_buffer_size() > MAX_UNREAD:
                 return
-            for qube in [alone] if alone is not None else map(system.find, tuple(running)):
-                if qube is not None and qube.uuid in running:
+            told = (*running, DOM0_UUID) if alone is None else (alone.uuid,)
+            for qube in map(system.find, told):
+                if qube is not None:
                     writer.write(_record(call, qube, looks))
             with suppress(TimeoutError):
                 async with asyncio.timeout(_interval(call)):
@@ -66,19 +68,27 @@ def _interval(call: Call) -> float:
     return max(float(str(value)), _SHORTEST_INTERVAL)
 
 
+def _processors(call: Call, qube: Qube) -> int:
+    return int(str(value_of(call.api.world.system, qube, "vcpus")))
+
+
 def _record(call: Call, qube: Qube, looks: dict[UUID, _Look]) -> bytes:
-    pid = call.api.world.running[qube.uuid].machine.pid
-    memory, cpu_time = used(pid)
+    running = call.api.world.running
+    if qube.klass is QubeClass.ADMIN:
+        pid, processors = 0, os.cpu_count() or 1
+        memory, cpu_time = used_beside(one.machine.pid for one in running.values())
+    else:
+        pid, processors = running[qube.uuid].machine.pid, _processors(call, qube)
+        memory, cpu_time = used(pid)
     now, before = _Look(pid, cpu_time, time.monotonic()), looks.get(qube.uuid)
     looks[qube.uuid] = now
     raw = 0
     if before is not None and before.pid == pid and now.at > before.at:
         raw = round((now.cpu_time - before.cpu_time) / _NANOSECONDS / (now.at - before.at) * 100)
-    vcpus = int(str(value_of(call.api.world.system, qube, "vcpus")))
     fields = {
         "memory_kb": str(memory),
         "cpu_time": str(cpu_time // _MILLISECOND),
-        "cpu_usage": str(raw // vcpus),
+        "cpu_usage": str(raw // processors),
         "cpu_usage_raw": str(raw),
     }
     return admin.event(qube.name, "vm-stats", fields)

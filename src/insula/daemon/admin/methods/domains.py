@@ -1,12 +1,11 @@
 """Qubes: listed, created, removed (admin-api.md section 4.1)."""
 
-import os
-from pathlib import Path
 from uuid import UUID
 
 from insula.daemon.admin import permissions
 from insula.daemon.admin.calls import Call, Method
 from insula.daemon.admin.methods.creation import create_qube
+from insula.daemon.admin.usage import used, used_beside
 from insula.daemon.model.described import state_of
 from insula.daemon.model.errors import (
     RefusedError,
@@ -20,8 +19,6 @@ from insula.daemon.model.system import System
 from insula.protocol.admin import ListedQube, listed_qube_line
 
 _MIB_IN_KIB = 1024
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")  # nanoseconds
 
 
 async def list_classes(_call: Call) -> str:
@@ -81,10 +78,14 @@ async def remove(call: Call) -> str:
 
 
 async def current_state(call: Call) -> str:
-    """`mem` is what the qube's process really takes of the host's memory."""
+    """`mem` is what the qube's process really takes of the host's memory; dom0 is the rest."""
     qube, system = call.destination, call.api.world.system
     if qube is system.dom0:
-        return f"mem=0 mem_static_max={system.host_memory} cputime=0 power_state={state_of(qube)}"
+        memory, cpu_time = used_beside(one.machine.pid for one in call.api.world.running.values())
+        return (
+            f"mem={memory} mem_static_max={system.host_memory} cputime={cpu_time} "
+            f"power_state={state_of(qube)}"
+        )
     if qube.klass is QubeClass.REMOTE:
         return f"mem=0 mem_static_max=0 cputime=0 power_state={state_of(qube)}"
     running = call.api.world.running.get(qube.uuid)
@@ -116,18 +117,6 @@ def default_dispvm(system: System, qube: Qube) -> Qube:
 
 def _listed(qube: Qube) -> ListedQube:
     return ListedQube(qube.name, str(qube.klass), state_of(qube), str(qube.uuid))
-
-
-def used(pid: int) -> tuple[int, int]:
-    """KiB of memory and nanoseconds of processor time of a process; zeros when it is gone."""
-    try:
-        pages = int(Path("/proc", str(pid), "statm").read_text().split()[1])
-        # Behind the program's name, which may hold anything: state is field 3, user time 14.
-        fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
-        ticks = int(fields[11]) + int(fields[12])
-        return pages * _PAGE // 1024, ticks * _TICK
-    except (OSError, ValueError, IndexError):
-        return 0, 0
 
 
 METHODS = {
