@@ -1,6 +1,7 @@
 """What an agent may send on its control port, and what a qube may write on a data port."""
 
 from contextlib import suppress
+from functools import partial
 
 from insula.protocol import control, qrexec
 from insula.protocol.control import AgentHello, ControlType, Seeded, Status
@@ -24,6 +25,12 @@ def fuzz(data: bytes) -> None:
         channel = bytearray(data)
         while qrexec.take_data(channel, qrexec.MAX_CHUNK) is not None:
             pass
+    for version in (2, 3, 4):
+        with suppress(ProtocolError):
+            received = bytearray(data)
+            check = partial(qrexec.check_from_agent, version)
+            while (raw := take_raw_frame(received, qrexec.MAX_TRIGGER, check)) is not None:
+                _message(raw.type, raw.body)
     scanner = PrefixScanner(CONTROL_PREFIX)
     half = len(data) // 2
     found = scanner.feed(data[:half]) + scanner.feed(data[half:])
@@ -41,7 +48,11 @@ def _message(kind: int, body: bytes) -> None:
             Status.decode(body)
         case MessageType.CONNECTION_TERMINATED:
             ExecParameters.decode(body)
-        case MessageType.TRIGGER_SERVICE3 | MessageType.TRIGGER_SERVICE4:
+        case (
+            MessageType.TRIGGER_SERVICE
+            | MessageType.TRIGGER_SERVICE3
+            | MessageType.TRIGGER_SERVICE4
+        ):
             with suppress(TriggerError):
                 trigger = Trigger.decode(MessageType(kind), body)
                 assert trigger.service.isascii()

@@ -114,7 +114,10 @@ def system_info() -> tuple[SystemInfo, dict[str, Any]]:
         )
     except qubesd.QubesdError as error:
         raise ReportableError(str(error)) from None
-    domains = json.loads(content)["domains"]
+    try:
+        domains = json.loads(content)["domains"]
+    except (ValueError, KeyError, TypeError):
+        raise ReportableError(f"{_SYSTEM_INFO} describes no system") from None
     return SystemInfo.from_domains(domains), domains
 
 

@@ -108,7 +108,7 @@ def decode(received: bytes) -> dict[str, Any]:
     """
     try:
         loaded = json.loads(received)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"record is no JSON: {error}") from None
     if not isinstance(loaded, dict):
         raise ProtocolError("record is no JSON object")

@@ -94,7 +94,7 @@ def parse_request(received: bytes) -> Ask | Notify:
         raise ProtocolError("no request")
     try:
         fields = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise ProtocolError("no object")
