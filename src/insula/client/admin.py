@@ -37,7 +37,12 @@ def call(
         raise errors.QubesValueError(str(error)) from None
     if observe is not None:
         observe(f"{method}+{argument} of {destination}, {len(payload)} bytes")
-    return _answer(ask_raw(request, socket_name, timeout), method)
+    if instance.in_qube():
+        from insula.client import remote  # noqa: PLC0415 - most programs run in dom0
+
+        service = remote.method_service(method, argument)
+        return content_of(remote.ask(destination, service, payload, timeout), method)
+    return content_of(ask_raw(request, socket_name, timeout), method)
 
 
 def ask_dom0(method: str, argument: str = "", payload: bytes = b"") -> bytes:
@@ -76,14 +81,20 @@ def ask_raw(request: bytes, socket_name: str, timeout: float = 0) -> bytes:
     return bytes(received)
 
 
-def _answer(received: bytes, method: str) -> bytes:
+def content_of(received: bytes, method: str) -> bytes:
+    """What an answer says.
+
+    Raises:
+        QubesDaemonAccessError: it is none.
+        QubesException: it is a refusal.
+    """
     try:
         answer = admin.decode_answer(received)
     except ProtocolError as error:
         raise errors.QubesDaemonCommunicationError(f"{method}: {error}") from None
     if answer is None:
         text = f"{method}: the daemon gave no answer: it does not allow this, or it failed"
-        where = instance.home() / "log" / "insulad.log"
+        where = "in dom0" if instance.in_qube() else instance.home() / "log" / "insulad.log"
         raise errors.QubesDaemonAccessError(f"{text}\nIts log may say why: {where}")
     if isinstance(answer, Refusal):
         raise errors.from_refusal(answer)

@@ -4,8 +4,8 @@ Source of what a cache drops: admin-api.md section 1.6.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from insula.client import errors, instance
@@ -125,25 +125,39 @@ def _apply_to_qube(qube: "Qube", kind: str, detail: str) -> None:
 
 
 async def _stream(method: str, destination: str) -> AsyncGenerator[Event, None]:
+    received = bytearray()
+    try:
+        async with _opened(method, destination) as reader:
+            while chunk := await reader.read(_CHUNK):
+                received += chunk
+                while (record := admin.take_event(received)) is not None:
+                    if isinstance(record, Refusal):
+                        raise errors.from_refusal(record)
+                    yield record
+    except (OSError, ProtocolError) as error:
+        raise errors.QubesDaemonCommunicationError(f"{method}: {error}") from error
+    raise errors.QubesDaemonCommunicationError(f"{method}: the stream is over")
+
+
+@asynccontextmanager
+async def _opened(method: str, destination: str) -> AsyncIterator[asyncio.StreamReader]:
+    """What comes of a call that lasts, for the length of the block."""
+    if instance.in_qube():
+        from insula.client import remote  # noqa: PLC0415 - most programs run in dom0
+
+        async with remote.stream(destination, method) as reader:
+            yield reader
+        return
     path = instance.socket_path(instance.ADMIN_SOCKET)
     try:
         reader, writer = await asyncio.open_unix_connection(path)
     except OSError:
         raise errors.DaemonNotRunningError(path) from None
-    received = bytearray()
     try:
         writer.write(admin.encode_request(method, "", destination))
         writer.write_eof()
-        while chunk := await reader.read(_CHUNK):
-            received += chunk
-            while (record := admin.take_event(received)) is not None:
-                if isinstance(record, Refusal):
-                    raise errors.from_refusal(record)
-                yield record
-    except (OSError, ProtocolError) as error:
-        raise errors.QubesDaemonCommunicationError(f"{method}: {error}") from error
+        yield reader
     finally:
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
-    raise errors.QubesDaemonCommunicationError(f"{method}: the stream is over")

@@ -6,11 +6,12 @@ Source of the procedure: admin-api.md section 1.5.
 import os
 from typing import BinaryIO
 
-from insula.client import admin, errors
+from insula.client import admin, errors, instance
 from insula.protocol.errors import ReportableError
 
 INTERNAL_SOCKET = "qubesd.internal.sock"
 _CHUNK = 1 << 20  # bytes
+_SERVICE, _SERVICE_WITH_SIZE = "admin.vm.volume.Import", "admin.vm.volume.ImportWithSize"
 _BEGIN, _END = "internal.vm.volume.ImportBegin", "internal.vm.volume.ImportEnd"
 
 
@@ -21,6 +22,9 @@ def import_volume(qube: str, volume: str, source: BinaryIO, size: int | None = N
         QubesException: the daemon refuses, or the stream does not hold as much as it should.
     """
     wanted = b"" if size is None else str(size).encode()
+    if instance.in_qube():
+        _import_from_qube(qube, volume, source, wanted)
+        return
     begun = admin.call(qube, _BEGIN, volume, wanted, socket_name=INTERNAL_SOCKET).decode()
     length, _, path = begun.rstrip("\n").partition(" ")
     if not length.isdecimal() or not path:
@@ -35,6 +39,16 @@ def import_volume(qube: str, volume: str, source: BinaryIO, size: int | None = N
                 raise refused from None  # It says what we told it, and what it did.
         raise
     admin.call(qube, _END, volume, b"ok", socket_name=INTERNAL_SOCKET)
+
+
+def _import_from_qube(qube: str, volume: str, source: BinaryIO, size: bytes) -> None:
+    """The same by a program of dom0, to which the data goes."""
+    from insula.client import remote  # noqa: PLC0415 - most programs run in dom0
+
+    method = _SERVICE_WITH_SIZE if size else _SERVICE
+    first = size + b"\n" if size else b""
+    answer = remote.ask_with_data(qube, remote.method_service(method, volume), first, source)
+    admin.content_of(answer, method)
 
 
 def failed(error: BaseException) -> bytes:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 MAX_SOCKET_PATH = 107  # bytes; the kernel's limit of an AF_UNIX address
 ADMIN_SOCKET = "qubesd.sock"
 _LONGEST_NAME = len("/qubesd.internal.sock")
+_ADMIN_MARK = "/etc/qubes-release"
+_AGENT = "/run/qubes/qrexec-agent"
 
 
 def home() -> "Path":
@@ -56,6 +58,16 @@ def socket_path(name: str) -> str:
         ReportableError: the path leaves no room for a socket's name.
     """
     return f"{_run()}/{name}"
+
+
+def in_qube() -> bool:
+    """Whether we run in a qube, from where the daemon is reached by calls alone.
+
+    An instance of this host's own, nested in the qube, is nearer.
+    """
+    if os.environ.get("INSULA_RUN") or not os.path.exists(_AGENT):  # noqa: PTH110
+        return False
+    return not os.path.exists(_ADMIN_MARK) and not os.path.exists(_run())  # noqa: PTH110
 
 
 def _run() -> str:

@@ -4,8 +4,10 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from insula.client.errors import ServiceFailedError
+from insula.client import instance
+from insula.client.errors import QubesException, QubesVMNotRunningError, ServiceFailedError
 from insula.client.local_socket import LocalRequest
+from insula.protocol.admin import parse_pairs
 from insula.qrexec.data_connection import DataConnection
 from insula.qrexec.relay import relay
 from insula.qrexec.sinks import Sink
@@ -97,6 +99,11 @@ def call_service(
     Raises:
         QubesException: the call is refused.
     """
+    if instance.in_qube():
+        from insula.client import remote  # noqa: PLC0415 - most programs run in dom0
+
+        _check_from_qube(target, user, autostart=autostart)
+        return remote.call(target, service, payload, output or Sink(), errors or Sink())
     with ExitStack() as closing:
         request = closing.enter_context(LocalRequest())
         fields = {
@@ -119,3 +126,19 @@ def call_service(
         relay([connection])
     code = connection.code
     return EXIT_LOST if code is None or connection.lost else code
+
+
+def _check_from_qube(target: str, user: str | None, *, autostart: bool) -> None:
+    """Whether what is asked for can be called from a qube.
+
+    Raises:
+        QubesException: it cannot.
+    """
+    from insula.client import admin  # noqa: PLC0415 - most programs run in dom0
+
+    if user not in (None, DEFAULT_USER):
+        raise QubesException(f"only dom0 can call as {user}")
+    if not autostart:
+        state = parse_pairs(admin.call(target, "admin.vm.CurrentState").decode(), " ")
+        if state.get("power_state") == "Halted":
+            raise QubesVMNotRunningError(f"{target} is not running")

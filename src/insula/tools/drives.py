@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from insula.client import instance
 from insula.client.app import App, Qube
 from insula.protocol.admin import ADMIN_QUBE
 from insula.protocol.devices import DeviceName
@@ -109,6 +110,8 @@ def _loop_device(backend: Qube, path: str, *, read_only: bool) -> str:
 
 def _run_as_root(backend: Qube, words: Sequence[str]) -> tuple[int, str]:
     """A program's exit code and output, where the file lies."""
+    if instance.in_qube():
+        raise ReportableError("only in dom0 can a file be made a drive")
     if backend.name == ADMIN_QUBE:
         return _run_here(words)
     from insula.client.services import run_service  # noqa: PLC0415 - rarely wanted

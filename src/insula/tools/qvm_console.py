@@ -4,6 +4,8 @@ import argparse
 import fcntl
 import os
 import select
+import socket
+import subprocess
 import sys
 import termios
 import tty
@@ -20,7 +22,9 @@ EXIT_TAKEN = 200
 SHOW_PROMPT = b"\r"  # A shell answers it by its prompt.
 _LEAVE = b"\x1d"  # ^]
 _CHUNK = 4096
+_GRACE = 2.0  # seconds for a call to end whose other end is closed
 _POLL = 1000  # milliseconds after which a qube that is gone is noticed
+_SERVICE = "admin.vm.Console"
 _PROGRAM = "qvm-console"
 
 
@@ -65,7 +69,11 @@ def console_of(qube: Qube) -> Iterator[int]:
         TakenError: somebody else has it.
         QubesVMNotRunningError: the qube does not run.
     """
-    path = qube.call("admin.vm.Console").decode()
+    if instance.in_qube():
+        with _console_by_call(qube) as console:
+            yield console
+        return
+    path = qube.call(_SERVICE).decode()
     with opened(qube.name, path) as console:
         yield console
 
@@ -90,6 +98,35 @@ def opened(name: str, path: str) -> Iterator[int]:
             os.close(console)
     finally:
         os.close(lock)
+
+
+@contextmanager
+def _console_by_call(qube: Qube) -> Iterator[int]:
+    """A console as another qube gets it: joined to a program of dom0."""
+    from insula.client import remote  # noqa: PLC0415 - most run in dom0
+
+    ours, theirs = socket.socketpair()
+    with ours:
+        words = remote.command(qube.name, _SERVICE)
+        with theirs:
+            process = subprocess.Popen(words, stdin=theirs.fileno(), stdout=theirs.fileno())
+        try:
+            yield ours.fileno()
+        finally:
+            ours.close()
+            code = _ended(process)
+    if code == EXIT_TAKEN:
+        raise TakenError(f"somebody else is at the console of {qube}")
+    if code == remote.EXIT_REFUSED:
+        raise ReportableError(f"{_SERVICE} of {qube}: the call was refused")
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> int:
+    try:
+        return process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        return process.wait()
 
 
 def _pass_on(console: int) -> None:

@@ -10,8 +10,9 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
-from insula.client import admin, errors
+from insula.client import admin, errors, instance
 from insula.client.local_socket import LocalRequest
 from insula.qrexec.data_connection import DataConnection
 from insula.qrexec.relay import relay
@@ -20,6 +21,9 @@ from insula.tools.command import run, say, show
 from insula.tools.run_options import RunParser
 from insula.tools.run_service import RunService, program_service, shell_service
 from insula.tools.run_target import Target, check_exists, targets
+
+if TYPE_CHECKING:
+    from insula.tools.run_from_qube import RemoteRunning
 
 EXIT_SKIPPED = 1
 EXIT_REFUSED = 255
@@ -79,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     codes = [0]
     with ExitStack() as closing:
-        running = []
+        running: list[_Running | RemoteRunning] = []
         for target in targets(arguments):
             check_exists(target)
             if not _ready(target, arguments):
@@ -93,9 +97,19 @@ def _run(arguments: argparse.Namespace) -> int:
                 show(error, _PREFIX)
                 codes.append(EXIT_REFUSED)
         with _coloured(arguments):
-            relay([one.connection for one in running])
+            _serve(running)
         codes += [one.status() for one in running]
     return max(codes)
+
+
+def _serve(running: "Sequence[_Running | RemoteRunning]") -> None:
+    """See all calls to their end, at the same time."""
+    relay([one.connection for one in running if isinstance(one, _Running)])
+    elsewhere = [one for one in running if not isinstance(one, _Running)]
+    for one in elsewhere:
+        one.start()
+    for one in elsewhere:
+        one.wait()
 
 
 def _ready(target: Target, arguments: argparse.Namespace) -> bool:
@@ -115,7 +129,9 @@ def _ready(target: Target, arguments: argparse.Namespace) -> bool:
     return True
 
 
-def _begin(target: Target, arguments: argparse.Namespace, closing: ExitStack) -> _Running:
+def _begin(
+    target: Target, arguments: argparse.Namespace, closing: ExitStack
+) -> "_Running | RemoteRunning":
     """Have a qube run the command."""
     gui = target.wants_session() if arguments.gui is None else arguments.gui
     service = _service(target, arguments, gui_disposable=gui and target.disposable)
@@ -123,6 +139,10 @@ def _begin(target: Target, arguments: argparse.Namespace, closing: ExitStack) ->
         _wait_for_session(target, arguments)
     if not arguments.quiet and not arguments.pass_io:
         say(_PROGRAM, f"running {' '.join(arguments.command)!r} in {target.name}")
+    if instance.in_qube():
+        from insula.tools import run_from_qube  # noqa: PLC0415 - most run in dom0
+
+        return run_from_qube.RemoteRunning(target.name, service, arguments)
     detached = arguments.service and not arguments.pass_io and not target.disposable
     request = _call(target, service, arguments, closing, gui=gui, detached=detached)
     local, output, error_output = None, Sink(), Sink()
@@ -178,6 +198,11 @@ def _wait_for_session(target: Target, arguments: argparse.Namespace) -> None:
     """Let the qube's session come up; a qube without one, or without the service, runs as it is."""
     user = target.property("default_user")
     service = RunService("qubes.WaitForSession", first=f"{user}\n".encode())
+    if instance.in_qube():
+        from insula.tools import run_from_qube  # noqa: PLC0415 - most run in dom0
+
+        run_from_qube.wait_for_session(target.name, service)
+        return
     with ExitStack() as closing:
         request = _call(target, service, arguments, closing, gui=False)
         nonce = bytes.fromhex(request.fields["nonce"])

@@ -8,14 +8,14 @@ from insula.protocol.command import encode_vmexec
 from insula.protocol.qrexec import MAX_SERVICE
 
 Feature = Callable[[str], str | None]  # the qube's or its template's; None when not set
-_DEFAULT_USER = "DEFAULT"
+DEFAULT_USER = "DEFAULT"
 
 
 class RunService(NamedTuple):
     """A service to call as user, with what goes to its input before the caller's own."""
 
     name: str
-    user: str = _DEFAULT_USER
+    user: str = DEFAULT_USER
     first: bytes = b""
 
 
@@ -36,7 +36,7 @@ def program_service(
     if feature("vmexec"):
         name = "qubes.VMExecGUI" if gui_disposable else "qubes.VMExec"
         if user == "root" and feature("supported-rpc.qubes.VMRootExec"):
-            name, user = "qubes.VMRootExec", _DEFAULT_USER
+            name, user = "qubes.VMRootExec", DEFAULT_USER
         argument = encode_vmexec([word.encode("utf-8", "surrogateescape") for word in words])
         if len(name) + 1 + len(argument) < MAX_SERVICE:
             return RunService(f"{name}+{argument}", user)

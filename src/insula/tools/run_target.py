@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from insula.client import admin, errors
+from insula.client import admin, errors, instance
 from insula.protocol.admin import parse_listed_qubes, parse_property_answer
 from insula.protocol.errors import ReportableError
 from insula.tools.command import UsageError
@@ -41,6 +41,10 @@ class Target:
             return admin.call(self._qube_to_ask(), method, name).decode()
         except errors.QubesFeatureNotFoundError:
             return None
+        except errors.QubesDaemonAccessError:
+            if not instance.in_qube():
+                raise
+            return None  # It is not ours to know.
 
     def property(self, name: str) -> str:
         """A property as text, empty when it has no value."""
