@@ -224,7 +224,7 @@ def test_first_input_comes_first(here: Place) -> None:
 
 def test_a_program_is_connected_and_its_status_counts(here: Place) -> None:
     script = (
-        "import os, sys; print(sys.stdin.read(), os.environ['SAVED_FD_1'], flush=True); "
+        "import os, sys; os.write(1, f\"{sys.stdin.read()} {os.environ['SAVED_FD_1']}\".encode()); "
         "os.write(int(os.environ['SAVED_FD_1']), sys.argv[1].encode()); "
         "os.environ['QREXEC_AGENT_PID']; sys.exit('SAVED_FD_2' in os.environ and 9 or 8)"
     )
