@@ -161,11 +161,15 @@ def _relay(options: Options, connection: socket.socket) -> int:
     if options.local:
         return _with_local(options, connection, errors)
     output = 0 if options.use_stdin_socket else 1
-    table = HARMLESS if options.filter_stdout else None
-    sink = DescriptorSink(output, table=table, half_close=options.use_stdin_socket)
+    sink = _output(options, output, half_close=options.use_stdin_socket)
     if output:
         release(output)
     return _pass(options, connection, 0, sink, errors)
+
+
+def _output(options: Options, descriptor: int, *, half_close: bool) -> Sink:
+    table = HARMLESS if options.filter_stdout else None
+    return DescriptorSink(descriptor, table=table, half_close=half_close)
 
 
 def _with_local(options: Options, connection: socket.socket, errors: Sink) -> int:
@@ -195,7 +199,7 @@ def _with_program(
                 stdin=its_input.fileno(),
                 stdout=its_output.fileno(),
             )
-        sink = DescriptorSink(own_input.fileno(), half_close=True)
+        sink = _output(options, own_input.fileno(), half_close=True)
         code = _pass(options, connection, own_output.fileno(), sink, errors)
     ended = local.wait()
     return code or (ended if ended >= 0 else 128 - ended)
@@ -210,7 +214,7 @@ def _with_socket(
             raise OSError(failed, os.strerror(failed))
         one.setblocking(True)
         one.sendall(local.opening)
-        sink = DescriptorSink(one.fileno(), half_close=True)
+        sink = _output(options, one.fileno(), half_close=True)
         return _pass(options, connection, one.fileno(), sink, errors)
 
 

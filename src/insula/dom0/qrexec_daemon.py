@@ -118,6 +118,7 @@ class Daemon:
         connection.setblocking(False)
         self._control.on_data = self._take
         self._control.on_closed = self._lost
+        self._control.on_drained = self._control.resume
         self._control.use(connection.detach())
         self._listen()
 
@@ -268,6 +269,8 @@ class Daemon:
         except ProtocolError as error:
             log.error("agent: %s", error)
             self.end(_EXIT_FAILED)
+        if self._control.full:
+            self._control.pause()  # Who does not hear our answers is not heard either.
 
     def _serve(self, raw: RawFrame) -> None:
         if raw.type == MessageType.CONNECTION_TERMINATED:

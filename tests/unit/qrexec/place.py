@@ -57,6 +57,7 @@ class Place:
         *words: str,
         domain: int = 0,
         stdin: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> Process:
         """A program, ended with the place."""
@@ -65,7 +66,7 @@ class Place:
             env={**self.environment, "VCHAN_DOMAIN": str(domain), **environment},
             stdin=stdin,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
         )
         self.undo.callback(_end, process)
         return process
@@ -121,7 +122,8 @@ class Place:
         listener = self.listen(f"vchan.{domain}.0.512.sock")
         words = ("-D", "-q", f"--socket-dir={self.directory}", "-u", UUID.format(domain))
         fallback = str(self.directory / "fallback")
-        self.start("qrexec-daemon", *words, "-p", fallback, str(domain), name, user)
+        of_qube = ("-p", fallback, str(domain), name, user)
+        self.start("qrexec-daemon", *words, *of_qube, stderr=subprocess.DEVNULL)
         agent = self.accept(listener)
         greeting = HELLO[:8] + bytes((version, 0, 0, 0))
         agent.connection.sendall(greeting)

@@ -318,6 +318,12 @@ def test_a_local_service_is_connected(here: Place) -> None:
     assert over(client) == (5, b"", b"heard")
 
 
+def test_what_a_local_command_hears_may_be_filtered(here: Place) -> None:
+    client, channel = called(here, "-t", "-l", "cat >&2", "a:b")
+    channel.connection.sendall(HELLO + message(STDOUT, b"a\x1bb") + ENDS + code(0))
+    assert over(client) == (0, b"", b"a_b")
+
+
 def test_a_local_socket_is_connected(here: Place) -> None:
     service = here.listen("services/a.C")
     client, channel = called(here, "-l", "QUBESRPC a.C work", "a:b")

@@ -1,8 +1,11 @@
 """qrexec-daemon against the rules of qrexec-wire.md sections 4, 5 and 10, each by itself."""
 
+import select
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -164,6 +167,24 @@ def test_ports_run_out_and_come_back(here: Place) -> None:
     client = here.client("work")
     client.send(EXEC, PORT.pack(7, 0) + b"a:b\0")
     assert client.read() == (EXEC, PORT.pack(42, 515))
+
+
+def test_an_agent_that_hears_no_answer_is_not_heard(here: Place) -> None:
+    agent = here.daemon(42, "work")
+    agent.connection.setblocking(False)
+    request = struct.pack("<II", TRIGGER4, 162) + trigger(b"+\0")
+    sent, deadline = 0, time.monotonic() + TIMEOUT
+    with suppress(BlockingIOError):
+        while sent < 256 << 20 and time.monotonic() < deadline:
+            try:
+                sent += agent.connection.send(request * 64)
+            except BlockingIOError:
+                if not select.select([], [agent.connection], [], 1)[1]:
+                    raise
+    assert sent < 16 << 20
+    agent.connection.settimeout(TIMEOUT)
+    for _ in range(sent // len(request)):
+        assert agent.read() == (REFUSED, ID)
 
 
 def asked(here: Place, body: bytes, kind: int = TRIGGER4, version: int = 4) -> bytes:
