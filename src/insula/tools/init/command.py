@@ -1,13 +1,15 @@
 """What `insula init` does, as far as it needs a daemon."""
 
 import argparse
+from collections.abc import Sequence
 
 from insula.client import errors
 from insula.client.app import App
 from insula.protocol.errors import ReportableError
 from insula.tools.command import UsageError, say
+from insula.tools.init.gateway import has_rules
 from insula.tools.init.making import make_qubes, set_system
-from insula.tools.init.roles import ANONYMISING, GATEWAY, SYSTEM, USUAL
+from insula.tools.init.roles import ANONYMISING, GATEWAY, SYSTEM, USUAL, Role
 
 _UPDATES_TAG = "whonix-updatevm"
 
@@ -28,15 +30,28 @@ def run(arguments: argparse.Namespace) -> int:
     usual = every if arguments.whonix else USUAL
     roles = [role for role in every if role.name in wanted] if wanted else usual
     template = _template(app, arguments.template)
-    failed = make_qubes(app, roles, template, print, wanted)
-    if not wanted:
-        failed += set_system(app, SYSTEM, print)
+    failed = _make_all(app, roles, template, wanted)
     if arguments.whonix_updates:
         app.domains[template].tags.add(_UPDATES_TAG)
         print(f"{template}: tag {_UPDATES_TAG}: its updates come through {GATEWAY}")
     if failed:
         say("insula", f"failed: {', '.join(failed)}")
     return 1 if failed else 0
+
+
+def _make_all(app: App, roles: Sequence[Role], template: str, wanted: Sequence[str]) -> list[str]:
+    """Make qubes, those behind the gateway once it has its rules; returns what failed."""
+    behind = [role for role in roles if role.properties.get("netvm") == GATEWAY]
+    others = [role for role in roles if role not in behind]
+    made = make_qubes(app, others, template, print, wanted)
+    failed = made.failed
+    if not wanted:
+        failed += set_system(app, SYSTEM, print)
+    if not behind and GATEWAY not in made.names:
+        return failed
+    if GATEWAY in failed or not has_rules(app, print, anew=GATEWAY in made.names):
+        return [*failed, *(role.name for role in behind)]
+    return failed + make_qubes(app, behind, template, print, wanted).failed
 
 
 def _template(app: App, given: str | None) -> str:

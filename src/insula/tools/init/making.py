@@ -1,6 +1,7 @@
 """Making the qubes that are missing; what is there already stays as it is."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from insula.client import errors
 from insula.client.app import App, Qube
@@ -12,10 +13,18 @@ _CLASS = "AppVM"
 Tell = Callable[[str], object]
 
 
+@dataclass(slots=True)
+class Made:
+    """What became of qubes. names: those that were made."""
+
+    names: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
 def make_qubes(
     app: App, roles: Sequence[Role], template: str, tell: Tell, wanted: Collection[str] = ()
-) -> list[str]:
-    """Make each qube whole or not at all, and say what became of it; returns who could not be made.
+) -> Made:
+    """Make each qube whole or not at all, and say what became of it.
 
     wanted: those that are made even if they were removed before.
 
@@ -23,7 +32,7 @@ def make_qubes(
         DaemonNotRunningError: the daemon is gone; the next time goes on where this one ended.
     """
     record = Record(app)
-    failed = []
+    made = Made()
     for role in roles:
         there = role.name in app.domains
         if there and not record.was_begun(role.name):
@@ -37,10 +46,11 @@ def make_qubes(
                 raise
             except ReportableError as error:
                 tell(f"{role.name}: could not be made: {error}")
-                failed.append(role.name)
+                made.failed.append(role.name)
             else:
                 tell(f"{role.name}: made: {_described(role, template)}")
-    return failed
+                made.names.append(role.name)
+    return made
 
 
 def set_system(app: App, values: Mapping[str, str], tell: Tell) -> list[str]:
@@ -104,6 +114,8 @@ def _set(qube: Qube, role: Role) -> None:
         qube.services[name] = on
     for tag in role.tags:
         qube.tags.add(tag)
+    if role.firewall:
+        qube.firewall.rules = role.firewall
 
 
 def _described(role: Role, template: str) -> str:
@@ -112,4 +124,5 @@ def _described(role: Role, template: str) -> str:
     parts += [f"feature {name} {value}" for name, value in role.features.items()]
     parts += [f"service {name} {'on' if on else 'off'}" for name, on in role.services.items()]
     parts += [f"tag {tag}" for tag in role.tags]
+    parts += [f"firewall {rule}" for rule in role.firewall]
     return ", ".join(parts)

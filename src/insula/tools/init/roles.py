@@ -17,6 +17,7 @@ class Role:
     features: Mapping[str, str] = field(default_factory=dict)
     services: Mapping[str, bool] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
+    firewall: tuple[str, ...] = ()
 
 
 def _provider(name: str, label: str, netvm: str, **services: bool) -> Role:
@@ -27,7 +28,10 @@ def _provider(name: str, label: str, netvm: str, **services: bool) -> Role:
 
 def _anonymous(name: str, **properties: str) -> Role:
     set_ = {"netvm": GATEWAY, "default_dispvm": ANONYMOUS_DISPOSABLES, **properties}
-    return Role(name, "red", set_, {"anon-timezone": "1"}, tags=("anon-vm",))
+    # Tor is a service of the gateway, and its clients' rules are about what passes it: should it
+    # ever be without its own rules, theirs still let nothing by.
+    rules = ("action=drop",)
+    return Role(name, "red", set_, {"anon-timezone": "1"}, tags=("anon-vm",), firewall=rules)
 
 
 # Each after those that it refers to; a qube may refer to itself.
@@ -46,7 +50,7 @@ ANONYMISING = (
         "black",
         {"netvm": FIREWALL, "provides_network": "True", "default_dispvm": ""},
         {"servicevm": "1", "anon-timezone": "1"},
-        {"qubes-updates-proxy": True},
+        {"tor-gateway": True, "qubes-updates-proxy": True},
         ("anon-gateway",),
     ),
     _anonymous(ANONYMOUS_DISPOSABLES, template_for_dispvms="True"),

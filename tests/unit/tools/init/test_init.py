@@ -1,10 +1,13 @@
 """The usual qubes are made once, as they are described, and are the person's from then on."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from insula.client import App, errors
 from insula.client.qube import Qube
-from insula.tools.init import record, roles
+from insula.tools.init import gateway, record, roles
 from tests.serving import TEMPLATE
 from tests.unit.tools.init.conftest import Init
 
@@ -130,8 +133,54 @@ def test_the_anonymising_ones_come_when_they_are_asked_for(app: App, init: Init)
         assert value(app, name, "default_dispvm") == "anon-dvm"
         assert "anon-vm" in app.domains[name].tags
         assert app.domains[name].features["anon-timezone"] == "1"
+        assert [str(rule) for rule in app.domains[name].firewall.rules] == ["action=drop"]
     assert app.domains["anon-dvm"].template_for_dispvms
     assert "whonix-updatevm" in app.domains[TEMPLATE].tags
+
+
+def test_the_gateway_gets_its_files_before_anybody_is_behind_it(
+    app: App, init: Init, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway, "_UNPACK", "echo no room >&2; exit 1 # {0}")
+        done = init("--whonix")
+    assert done.code == 1
+    assert done.err == "insula: failed: anon-dvm, anon-whonix\n"
+    assert "anon-whonix" not in app.domains
+    assert app.domains["sys-whonix"].services["tor-gateway"] is True
+    done = init("--whonix")
+    assert (done.code, done.err) == (0, "")
+    assert f"sys-whonix: has its rules and Tor's configuration in {config}\n" in done.out
+    found = {str(path.relative_to(config)): path for path in config.rglob("*") if path.is_file()}
+    assert sorted(found) == [
+        "qubes-bind-dirs.d/50-tor-gateway.conf",
+        "rc.local-early.d/50-tor-gateway.rc",
+        "rc.local.d/50-tor-gateway.rc",
+        "tor-gateway/closed.nft",
+        "tor-gateway/rules.nft",
+        "tor-gateway/torrc",
+    ]
+    runnable = [name for name, path in found.items() if os.access(path, os.X_OK)]
+    assert sorted(runnable) == [name for name in sorted(found) if name.endswith(".rc")]
+    assert app.domains["sys-whonix"].is_halted()
+    assert "anon-whonix" in app.domains
+
+
+def test_the_gateways_files_are_its_owners_from_then_on(app: App, init: Init, config: Path) -> None:
+    assert init("--whonix").code == 0
+    changed, removed = config / "tor-gateway" / "torrc", config / "tor-gateway" / "rules.nft"
+    changed.write_text("UseBridges 1\n")
+    removed.unlink()
+    assert init("--whonix").code == 0
+    assert changed.read_text() == "UseBridges 1\n"
+    assert not removed.exists()
+    for name in ("anon-whonix", "anon-dvm", "sys-whonix"):
+        app.domains[name].default_dispvm = None
+    for name in ("anon-whonix", "anon-dvm", "sys-whonix"):
+        app.domains[name].remove()
+    assert init("sys-whonix").code == 0
+    assert removed.exists()
+    assert changed.read_text() == "UseBridges 1\n"
 
 
 def test_templates_updates_are_left_alone_unless_asked(app: App, init: Init) -> None:

@@ -36,7 +36,8 @@ for pair in cups:cups.service cups:cups.socket cups:cups.path crond:cron.service
     avahi:avahi-daemon.service avahi:avahi-daemon.socket exim4:exim4.service \
     firewalld:firewalld.service netfilter-persistent:netfilter-persistent.service \
     tinyproxy:tinyproxy.service network-manager:NetworkManager.service \
-    modem-manager:ModemManager.service clocksync:systemd-timesyncd.service; do
+    modem-manager:ModemManager.service clocksync:systemd-timesyncd.service \
+    tor-gateway:tor.service tor-gateway:tor@.service; do
     mkdir -p "/etc/systemd/system/${pair#*:}.d"
     printf '[Unit]\nConditionPathExists=/run/qubes-service/%s\n' "${pair%%:*}" \
         > "/etc/systemd/system/${pair#*:}.d/insula.conf"
