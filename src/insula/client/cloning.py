@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from insula.client import admin, errors
 from insula.client.app import App
@@ -18,6 +19,7 @@ _FRONTEND = re.compile(r" ?frontend_domain='[^']*'")
 _UNKNOWN_INTERFACE, _ENCODED_UNKNOWN = "?******", "_______"
 
 Complaint = Callable[[str], object]
+Step = Callable[[], object]
 
 
 def clone_qube(
@@ -53,29 +55,32 @@ def clone_qube(
     copy = app.domains.known(name)
     try:
         for copy_part in (_properties, _tags, _features, _notes, _firewall):
-            _try(copy_part, source, copy, complain)
+            _try(copy_part(source, copy), complain)
         _menus(source, copy)
         for volume in copied:
             token = source.call("admin.vm.volume.CloneFrom", volume)
             copy.call("admin.vm.volume.CloneTo", volume, token)
-        _try(_devices, source, copy, complain)
+        _try(_devices(source, copy), complain)
     except BaseException:
         _remove(copy)
         raise
     return copy
 
 
-def _try(
-    copy_part: Callable[[Qube, Qube], None], source: Qube, copy: Qube, complain: Complaint | None
-) -> None:
-    try:
-        copy_part(source, copy)
-    except errors.DaemonNotRunningError:
-        raise
-    except errors.QubesException as error:
-        if complain is None:
+def _try(steps: Iterator[Step], complain: Complaint | None) -> None:
+    """Take all steps; where somebody hears complaints, one that fails keeps no other from it."""
+    while True:
+        try:
+            step = next(steps, None)  # Looking at the source may be refused as well.
+            if step is None:
+                return
+            step()
+        except errors.DaemonNotRunningError:
             raise
-        complain(str(error))
+        except errors.QubesException as error:
+            if complain is None:
+                raise
+            complain(str(error))
 
 
 def _remove(copy: Qube) -> None:
@@ -114,34 +119,34 @@ def _create(source: Qube, klass: str, fields: Mapping[str, str]) -> None:
     admin.ask_dom0(f"admin.vm.{method}.{klass}", argument, payload)
 
 
-def _properties(source: Qube, copy: Qube) -> None:
+def _properties(source: Qube, copy: Qube) -> Iterator[Step]:
     known = set(copy.property_names())
     for name, answer in source.get_all().items():
         if not answer.is_default and name in known - _NOT_COPIED:
-            copy.set(name, answer.value)
+            yield partial(copy.set, name, answer.value)
 
 
-def _tags(source: Qube, copy: Qube) -> None:
+def _tags(source: Qube, copy: Qube) -> Iterator[Step]:
     for tag in source.tags:
         if not tag.startswith(_CREATED_BY):
-            copy.tags.add(tag)
+            yield partial(copy.tags.add, tag)
 
 
-def _features(source: Qube, copy: Qube) -> None:
+def _features(source: Qube, copy: Qube) -> Iterator[Step]:
     for name, value in source.features.items():
         if not name.startswith(_PRELOADING) or name == _PRELOADING_COPIED:
-            copy.features[name] = value
+            yield partial(copy.features.__setitem__, name, value)
 
 
-def _notes(source: Qube, copy: Qube) -> None:
+def _notes(source: Qube, copy: Qube) -> Iterator[Step]:
     if notes := source.call("admin.vm.notes.Get"):
-        copy.call("admin.vm.notes.Set", payload=notes)
+        yield partial(copy.call, "admin.vm.notes.Set", payload=notes)
 
 
-def _firewall(source: Qube, copy: Qube) -> None:
+def _firewall(source: Qube, copy: Qube) -> Iterator[Step]:
     rules = source.call("admin.vm.firewall.Get")
     if rules != copy.call("admin.vm.firewall.Get"):
-        copy.call("admin.vm.firewall.Set", payload=rules)
+        yield partial(copy.call, "admin.vm.firewall.Set", payload=rules)
 
 
 def _menus(source: Qube, copy: Qube) -> None:
@@ -152,11 +157,12 @@ def _menus(source: Qube, copy: Qube) -> None:
         subprocess.run(words, check=False)
 
 
-def _devices(source: Qube, copy: Qube) -> None:
+def _devices(source: Qube, copy: Qube) -> Iterator[Step]:
     for klass in admin.ask_dom0("admin.deviceclass.List").decode().split():
         assigned = source.call(f"admin.vm.device.{klass}.Assigned").decode()
         for argument, payload in _assignments(assigned):
-            copy.call(f"admin.vm.device.{klass}.Assign", argument, payload.encode())
+            method = f"admin.vm.device.{klass}.Assign"
+            yield partial(copy.call, method, argument, payload.encode())
 
 
 def _assignments(text: str) -> Iterator[tuple[str, str]]:

@@ -169,7 +169,14 @@ def _tree(qubes: Sequence[Qube]) -> Iterator[tuple[Qube, int]]:
         for one in below.get(qube.name, ()):
             yield from branch(one, level + 1)
 
-    for root in sorted(roots, key=lambda one: one.name in below):
+    def has_network(qube: Qube) -> bool:
+        return (
+            qube.name in below
+            or property_text(qube, "provides_network") == "True"
+            or bool(property_text(qube, "netvm"))
+        )
+
+    for root in sorted(roots, key=has_network):
         yield from branch(root, 0)
 
 

@@ -110,6 +110,14 @@ def test_settings_that_fail_can_be_told_instead(daemon: FakeDaemon, run: Run) ->
     assert (done.code, done.err) == (0, "copy: no tag\n")
     assert daemon.qubes["copy"].content == {"private": "P"}
     daemon.qubes.pop("copy")
+    # One that fails keeps none of the others from being tried.
+    daemon.refusals["admin.vm.property.Set", "copy"] = RefusedError("QubesException", "not so")
+    daemon.silent.add(("admin.vm.notes.Get", "work"))
+    done = run(qvm_clone.main, "--ignore-errors", "work", "copy")
+    assert (done.code, done.err.splitlines()[:3]) == (0, ["copy: not so"] * 2 + ["copy: no tag"])
+    assert "copy: admin.vm.notes.Get: the daemon gave no answer" in done.err
+    assert daemon.qubes["copy"].firewall == "action=drop\n"
+    daemon.qubes.pop("copy")
     daemon.refusals["admin.vm.volume.CloneTo", "copy"] = RefusedError("QubesException", "full")
     assert run(qvm_clone.main, "--ignore-errors", "work", "copy").code == 1
 

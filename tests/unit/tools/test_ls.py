@@ -132,6 +132,7 @@ def test_order(run: Run, words: list[str], order: list[str]) -> None:
 
 def test_a_tree_of_networks(daemon: FakeDaemon, run: Run) -> None:
     daemon.add(FakeQube("alone", properties={"netvm": NONE}))
+    daemon.add(FakeQube("brook", properties={"provides_network": answer("True", "bool")}))
     daemon.add(FakeQube("violet", properties={"netvm": answer("river-fw", "vm")}))
     assert run(qvm_ls.main, "--tree", "-O", "name,netvm").out.splitlines() == [
         "NAME        NETVM",
@@ -141,7 +142,10 @@ def test_a_tree_of_networks(daemon: FakeDaemon, run: Run) -> None:
         "└─river-fw  River-net",
         "  └─orchid  river-fw",
         "  └─violet  river-fw",
+        "brook       -",
     ]
+    shown = run(qvm_ls.main, "--tree", "-O", "name", "violet", "alone", "river-fw").out
+    assert shown.splitlines() == ["NAME", "alone", "river-fw", "└─violet"]
 
 
 @pytest.mark.parametrize(
