@@ -101,8 +101,7 @@ class Parser(MixedParser):
         words = list(sys.argv[1:] if argv is None else argv)
         if self._commands is not None and self._default_command is not None:
             at = self._place_of_command(words)
-            wanted = (*self._commands.choices, "-h", "--help", "--version")
-            if at is not None and (not words[at:] or words[at] not in wanted):
+            if at is not None and not (words[at:] and self._ends(words[at])):
                 words.insert(at, self._default_command)
         found = self.parse_args(words)
         found.verbose += getattr(found, _VERBOSE_AFTER, 0)
@@ -112,12 +111,33 @@ class Parser(MixedParser):
     def _place_of_command(self, words: Sequence[str]) -> int | None:
         """Where the sub-command is or has to be; None where a value before it is missing."""
         before = sum(not one.option_strings and one is not self._commands for one in self._actions)
-        at = _first_word(words, 0)
+        at = self._first_word(words, 0)
         for _ in range(before):
             if at >= len(words) or words[at].startswith("-"):
                 return None
-            at = _first_word(words, at + 1)
+            at = self._first_word(words, at + 1)
         return at
+
+    def _ends(self, word: str) -> bool:
+        """Whether no sub-command is missing before a word."""
+        assert self._commands is not None
+        return word in self._commands.choices or self._long(word) in ("--help", "--version", "-h")
+
+    def _first_word(self, words: Sequence[str], begin: int) -> int:
+        """Where the options that all commands share end."""
+        for at in range(begin, len(words)):
+            word = words[at]
+            short = len(word) > 1 and word[0] == "-" and set(word[1:]) <= {"v", "q"}
+            if not short and self._long(word) not in ("--verbose", "--quiet", "--force-root"):
+                return at
+        return len(words)
+
+    def _long(self, word: str) -> str:
+        """An option by its whole name, where it was shortened to what no other begins with."""
+        if not self.allow_abbrev or not word.startswith("--") or word == "--":
+            return word
+        longer = [name for name in self._option_string_actions if name.startswith(word)]
+        return longer[0] if len(longer) == 1 else word
 
 
 class _CommandParser(MixedParser):

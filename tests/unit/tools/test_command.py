@@ -189,6 +189,8 @@ def parser_with_commands() -> Parser:
     [
         ([], "list", []), (["ls", "a"], "ls", ["a"]), (["a", "b"], "list", ["a", "b"]),
         (["-v", "--full"], "list", []), (["-vq", "info", "x"], "info", ["x"]),
+        (["--verb", "--qui", "info", "x"], "info", ["x"]), (["--fu", "info"], "list", ["info"]),
+        (["--", "info"], "list", ["info"]),
     ],
 )  # fmt: skip
 def test_a_sub_command_can_be_the_default(words: list[str], command: str, qubes: list[str]) -> None:
