@@ -107,6 +107,18 @@ async def test_nothing_waits_where_there_is_nothing_to_wait_for(
     assert services == []
 
 
+async def test_it_is_no_disposables_that_is_made_meanwhile(instance: Instance) -> None:
+    await instance.ok("admin.vm.property.Set", "work", "template_for_dispvms", b"True")
+    await instance.ok("admin.vm.feature.Set", "work", "x-other", b"1")
+    await _standing_still(instance)
+    await instance.ok("admin.vm.property.Set", "work", "netvm", b"two")
+    made = await instance.ok("admin.vm.CreateDisposable", "work")
+    features = (await instance.ok("admin.vm.feature.List", made)).split()
+    assert "x-other" in features
+    assert FEATURE not in features
+    assert await instance.ok("admin.vm.property.Get", made, "netvm") == "default=False type=vm two"
+
+
 async def test_running_and_halted_qubes_change_at_once(instance: Instance) -> None:
     await _standing_still(instance)
     await instance.ok("admin.vm.Unpause", "work")

@@ -17,7 +17,7 @@ from insula.daemon.model.errors import (
     RefusedError,
     ValueRefusedError,
 )
-from insula.daemon.model.features import add_tag
+from insula.daemon.model.features import DEFERRED_NETVM, add_tag
 from insula.daemon.model.following import follow_with_tags
 from insula.daemon.model.layout import volumes_of
 from insula.daemon.model.placing import placed
@@ -236,7 +236,7 @@ def _take_over(qube: Qube, template: Qube) -> None:
     qube.features.update(
         (name, value)
         for name, value in template.features.items()
-        if not name.startswith(_OWN_FEATURES)
+        if not name.startswith(_OWN_FEATURES) and name != DEFERRED_NETVM
     )
     qube.tags |= template.tags
     qube.firewall = template.firewall
