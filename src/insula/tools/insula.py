@@ -60,6 +60,9 @@ def _parser() -> Parser:
     add.add_argument("shell", choices=("bash", "zsh"), help="which shell")
     add.set_defaults(run=_completion)
     _add_init(command)
+    add = command("net", "Show which qube reaches what of the network, and through whom.")
+    add.add_argument("--json", action="store_true", help="as JSON")
+    add.set_defaults(run=_net)
     _add_descriptions(command)
     _add_policy(command)
     _add_blast(command)
@@ -258,6 +261,12 @@ def _init(arguments: argparse.Namespace) -> int:
     from insula.tools.init.command import run as init  # noqa: PLC0415
 
     return init(arguments)
+
+
+def _net(arguments: argparse.Namespace) -> int:
+    from insula.tools.net.command import run as net  # noqa: PLC0415
+
+    return net(arguments)
 
 
 def _apply(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,1 @@
+"""`insula net`: which qube reaches what, and through whom."""
