@@ -64,7 +64,8 @@ test-jail: setup ## what a process in a jail can and cannot do
 
 .PHONY: test-net
 test-net: setup ## packet filters and links, with real packets in network namespaces
-	$(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user) .venv/bin/pytest tests/net
+	unshare --mount --net $(if $(filter 0,$(shell id -u)),,--user --map-root-user) \
+	    sh -c 'mount -t tmpfs tmpfs /run && exec .venv/bin/pytest tests/net'
 
 .PHONY: test-desktop
 test-desktop: setup ## tests with real X servers

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from insula.guest import identity, processors, seed
+from insula.guest.network.configuring import Configuring
+from insula.guest.network.links import Links
+from insula.guest.network.places import Places
 from insula.guest.parking import Parked
 from insula.guest.qubesdb import SOCKET_PATH, Server, Store
 from insula.guest.requests import Requests
@@ -17,6 +20,7 @@ from insula.protocol.command import parse_command
 from insula.protocol.control import AgentHello, AgentState, Attach, ControlType, Session, Status
 from insula.protocol.errors import ProtocolError
 from insula.protocol.frames import RawFrame, frame, take_raw_frame
+from insula.protocol.links import Link, LinkStatus, unlinked_number
 from insula.protocol.qrexec import (
     AGENT_SOCKET,
     EXIT_QREXEC_FAILED,
@@ -90,6 +94,7 @@ class Agent:
         self._requests = Requests(loop, path, self._ask, self._caller_over)
         database = Path(os.environ.get("INSULA_QUBESDB_SOCKET", SOCKET_PATH))
         self._database = Server(loop, database, self._qubesdb, self._wrote)
+        self._links = Links(loop, lambda: Configuring(self._key, Places()), self._say_of_link)
         self._control = ports.open(CONTROL_PORT)
         self._control.on_data = self._take
         self._operations: dict[int, Callable[[bytes], None]] = {
@@ -99,6 +104,8 @@ class Agent:
             ControlType.PROCESSORS: self._take_processors,
             ControlType.KEY: lambda body: self._take_key(ControlType.KEY, body),
             ControlType.KEY_GONE: lambda body: self._take_key(ControlType.KEY_GONE, body),
+            ControlType.LINK: self._take_link,
+            ControlType.UNLINK: self._take_unlink,
             ControlType.ATTACH: self._take_attach,
             ControlType.PARK: lambda _body: self._park(),
             ControlType.SHUTDOWN: lambda _body: self._shut_down(),
@@ -209,6 +216,30 @@ class Agent:
             self._qubesdb.remove(key.path)
         elif self._qubesdb.read(key.path) != key.value:
             self._qubesdb.write(key.path, key.value)
+
+    def _key(self, path: str) -> str | None:
+        """A value of QubesDB, for the thread that sets links up."""
+        value = self._qubesdb.read(path.encode())
+        return None if value is None else value.decode(errors="replace")
+
+    def _take_link(self, body: bytes) -> None:
+        self._require_seed()
+        link = Link.decode(body)
+        if self._system:
+            self._links.link(link)
+        else:
+            self._say_of_link(ControlType.LINKED, LinkStatus(link.number))
+
+    def _take_unlink(self, body: bytes) -> None:
+        number = unlinked_number(body)
+        if self._system:
+            self._links.unlink(number)
+        else:
+            self._say_of_link(ControlType.UNLINKED, LinkStatus(number))
+
+    def _say_of_link(self, kind: ControlType, status: LinkStatus) -> None:
+        if self._in_session:
+            self._send(status.encode(kind))
 
     def _take_attach(self, body: bytes) -> None:
         attach = Attach.decode(body)

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from insula.guest import bind_dirs, private, root, toggles
-from insula.guest.folders import names_in
 from insula.guest.parking import MACHINE_ID, Parked
+from insula.guest.protected import protected_files
 from insula.guest.scripts import Scripts
 from insula.protocol.control import Identity
 
@@ -49,7 +49,7 @@ def become(who: Identity, parked: Parked | None, let_others_run: Callable[[], No
         bind_dirs.apply(report)
     run = Scripts(report, let_others_run)
     run.all_of("/rw/config/rc.local-early.d", "/rw/config/rc.local-early")
-    protected = _protected()
+    protected = protected_files()
     _host_name(qubesdb.get("/name", ""), protected)
     _time_zone(qubesdb.get("/qubes-timezone", ""), protected)
     _keyboard(qubesdb.get("/keyboard-layout", ""))
@@ -96,7 +96,7 @@ def _serves_windows() -> bool:
 
 def rehearse() -> None:
     """Look at what a start looks at, and change nothing: then clones have it in memory."""
-    _host_name(socket.gethostname(), _protected())
+    _host_name(socket.gethostname(), protected_files())
     bind_dirs.apply([])
 
 
@@ -177,13 +177,3 @@ def _time_zone(name: str, protected: set[str]) -> None:
 def _keyboard(layout: str) -> None:
     if layout:
         (_RUN / "keyboard-layout").write_text(layout)
-
-
-def _protected() -> set[str]:
-    """Files that are to be left alone."""
-    found: set[str] = set()
-    for directory in ("/etc/qubes/protected-files.d", "/rw/config/protected-files.d"):
-        for file in names_in(directory):
-            with suppress(OSError, ValueError):
-                found.update(Path(file).read_text().splitlines())
-    return found
