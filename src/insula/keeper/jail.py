@@ -39,7 +39,8 @@ def bwrap_argv(spec: JailSpec, info: int, seccomp: int) -> list[str]:
             words += ["--symlink", f"usr/{name}", f"/{name}"]
     for path, place in spec.read_only:
         words += ["--ro-bind", path, place]
-    words += _proc()
+    # passt and pasta write their users' numbers there, before they leave it all behind.
+    words += _proc() if is_filtered(spec.kind) else ["--proc", "/proc"]
     for device in _DEVICES:
         words += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
     if spec.kvm:

@@ -12,6 +12,7 @@ from insula.keeper.facts import last_of, read_facts
 from insula.keeper.loop import Loop
 from insula.keeper.ring import Ring
 from insula.keeper.spawn import SpawnError, Spawning, parent, spawn
+from insula.keeper.tun import give_back
 from insula.protocol.keeper import JailKind, JailSpec
 
 START_TIMEOUT = 15.0  # seconds until the program runs in its jail
@@ -26,7 +27,7 @@ Answer = Callable[[dict[str, int] | None, int, str], None]
 @dataclass(slots=True)
 class _Process:
     name: str
-    kind: JailKind
+    spec: JailSpec
     layers: Spawning
     ring: Ring
     answer: Answer | None
@@ -59,7 +60,7 @@ class Processes:
         if len(self._known) >= MAX_PROCESSES and not self._forget_longest_ended():
             raise SpawnError(f"there are {MAX_PROCESSES} processes already")
         layers = spawn(spec, given)
-        process = _Process(name, spec.kind, layers, Ring(self._loop, layers.output), answer)
+        process = _Process(name, spec, layers, Ring(self._loop, layers.output), answer)
         self._known[name] = process
         self._loop.watch(layers.outer_fd, lambda: self._outer_gone(process))
         self._loop.watch(layers.info, lambda: self._read_info(process))
@@ -75,7 +76,7 @@ class Processes:
         if process.status is not None:
             raise KeyError(f"{name} has ended")
         pid = process.layers.inner
-        return read_facts(last_of(pid) if process.kind is JailKind.UPLINK else pid).to_json()
+        return read_facts(last_of(pid) if process.spec.kind is JailKind.UPLINK else pid).to_json()
 
     def kill(self, name: str) -> None:
         """End both layers of a process; no harm when it has ended."""
@@ -222,6 +223,8 @@ class Processes:
         process.ring.end()
         process.status = process.outer_status
         assert process.status is not None
+        if process.spec.kind is JailKind.UPLINK:
+            give_back(process.spec.uid)
         if process.answer is None:
             self._on_exit(process.name, process.status)
             return

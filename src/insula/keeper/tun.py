@@ -21,8 +21,19 @@ def tun_for(uid: int | None) -> str:
     found = _DEVICE.stat()
     if uid is None or found.st_mode & _ANYBODY == _ANYBODY:
         return str(_DEVICE)
-    node = _DEVICE.with_name(f"insula-{uid}")
+    node = _node(uid)
     with suppress(FileExistsError):
         os.mknod(node, stat.S_IFCHR | 0o600, found.st_rdev)
         os.chown(node, uid, uid)
     return str(node)
+
+
+def give_back(uid: int | None) -> None:
+    """Remove what was made for a user."""
+    if uid is not None:
+        with suppress(OSError):
+            _node(uid).unlink()
+
+
+def _node(uid: int) -> Path:
+    return _DEVICE.with_name(f"insula-{uid}")

@@ -16,6 +16,8 @@ from insula.protocol.errors import ReportableError
 
 FIRST_DATA_PORT = 3
 LAST_DATA_PORT = 30
+FIRST_CARD = 0
+FIRST_MAC = "00:16:3e:5e:6c:00"
 
 
 class EngineError(ReportableError):
@@ -115,7 +117,10 @@ class CableKind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """A network card. number: names it among those of its machine. end: of its cable, a socket."""
+    """A network card. number: names it among those of its machine. end: of its cable, a socket.
+
+    FIRST_CARD is there from the start, with FIRST_MAC, and only gets its cable.
+    """
 
     number: int
     mac: str
@@ -198,7 +203,7 @@ class Machine(Protocol):
         ...
 
     async def unplug_card(self, number: int) -> None:
-        """Take a network card away; returns when the guest has let go of it.
+        """Take a network card away, or a first card's cable; returns when the guest has let go.
 
         Raises:
             EngineError: there is none of that number, or the guest keeps it.
@@ -206,7 +211,7 @@ class Machine(Protocol):
         ...
 
     async def cards(self) -> frozenset[int]:
-        """Numbers of its network cards."""
+        """Numbers of its network cards that have a cable."""
         ...
 
     async def save(self, directory: Path) -> None:

@@ -20,6 +20,7 @@ from insula.daemon.storage.plan import Plan
 _MIB = 1024 * 1024
 _SHAPE = Shape()
 _PROCESSORS = "vcpus"
+_PROVIDER_PORTS = 48  # a card for each client
 
 
 def basis_of(world: World, qube: Qube) -> Basis | None:
@@ -87,7 +88,9 @@ def processors(world: World, qube: Qube) -> int:
 
 def _shape(world: World, qube: Qube) -> Shape:
     """What a qube's machine is made with; there are as few as can be, for each has snapshots."""
-    return replace(_SHAPE, maximum_cpus=max(_SHAPE.maximum_cpus, processors(world, qube)))
+    ports = _PROVIDER_PORTS if qube.properties.get("provides_network") else _SHAPE.root_ports
+    cpus = max(_SHAPE.maximum_cpus, processors(world, qube))
+    return replace(_SHAPE, maximum_cpus=cpus, root_ports=ports)
 
 
 def _kernel(world: World, qube: Qube) -> Kernel:

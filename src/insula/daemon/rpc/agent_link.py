@@ -18,6 +18,7 @@ from insula.protocol import control
 from insula.protocol.control import AgentHello, Attach, ControlType, Key, Seeded, Status
 from insula.protocol.errors import ProtocolError, ReportableError
 from insula.protocol.frames import RawFrame, frame, take_raw_frame
+from insula.protocol.links import Link, LinkStatus, unlink
 from insula.protocol.qrexec import MessageType
 from insula.protocol.resync import CONTROL_PREFIX, NONCE_SIZE, MarkerFinder
 
@@ -47,6 +48,7 @@ class AgentLink:
         self._seeded: asyncio.Future[Seeded] = _future()
         self._parked: asyncio.Future[Status] = _future()
         self._ready: asyncio.Future[Status] = _future()
+        self._links: dict[tuple[ControlType, int], asyncio.Future[LinkStatus]] = {}
         self._closed = asyncio.Event()
         self._early_keys: list[Key] = []
         self._on_key: Callable[[Key], None] | None = None
@@ -113,6 +115,11 @@ class AgentLink:
                 _settle(self._parked, Status.decode(raw.body))
             case ControlType.READY:
                 _settle(self._ready, Status.decode(raw.body))
+            case ControlType.LINKED | ControlType.UNLINKED:
+                status = LinkStatus.decode(raw.body)
+                waiting = self._links.get((ControlType(raw.type), status.number))
+                if waiting is not None:
+                    _settle(waiting, status)
             case ControlType.KEY | ControlType.KEY_GONE:
                 self._take_key(Key.decode(ControlType(raw.type), raw.body))
             case _:
@@ -141,7 +148,9 @@ class AgentLink:
         if self._closed.is_set():
             return
         self._closed.set()
-        for waiting in (self._hello, self._seeded, self._parked, self._ready):
+        starting = (self._hello, self._seeded, self._parked, self._ready)
+        waits: list[asyncio.Future[Any]] = [*starting, *self._links.values()]
+        for waiting in waits:
             if not waiting.done():
                 waiting.set_exception(AgentError(f"{self._qube}: its control port was closed"))
                 waiting.exception()  # Retrieved: nobody may be waiting.
@@ -209,6 +218,37 @@ class AgentLink:
     def attach(self, attach: Attach, message_type: MessageType, body: bytes) -> None:
         """Say where a data connection lies and, in the same write, what it is for."""
         self.send(attach.encode() + frame(message_type, body))
+
+    async def link(self, link: Link, deadline: float) -> None:
+        """Tell of a network card; returns when packets may pass it.
+
+        Raises:
+            AgentError: it could not be set up, with the reason, or not in time.
+        """
+        await self._answered(ControlType.LINKED, link.number, link.encode(), deadline)
+
+    async def unlink(self, number: int, deadline: float) -> None:
+        """Have a network card taken down; returns when it is.
+
+        Raises:
+            AgentError: it could not be, or not in time.
+        """
+        await self._answered(ControlType.UNLINKED, number, unlink(number), deadline)
+
+    async def _answered(
+        self, answer: ControlType, number: int, message: bytes, deadline: float
+    ) -> None:
+        key = (answer, number)
+        waiting: asyncio.Future[LinkStatus] = _future()
+        self._links[key] = waiting
+        try:
+            self.send(message)
+            status = await self._within(waiting, deadline, f"set up network card {number}")
+        finally:
+            if self._links.get(key) is waiting:
+                del self._links[key]
+        if status.code:
+            raise AgentError(f"{self._qube}: network card {number}: {status.text!r}")
 
     async def _within(self, waiting: "asyncio.Future[T]", deadline: float, what: str) -> T:
         try:

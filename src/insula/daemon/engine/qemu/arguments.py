@@ -12,11 +12,13 @@ from typing import Any
 
 from insula.daemon.engine.interface import (
     FIRST_DATA_PORT,
+    FIRST_MAC,
     LAST_DATA_PORT,
     MachineSpec,
     Shape,
 )
 from insula.daemon.engine.qemu import blocks
+from insula.daemon.engine.qemu.cards import FIRST_DEVICE, HUB
 from insula.daemon.model.machine import Disk, Layer
 
 BINARY = "/usr/bin/qemu-system-x86_64"
@@ -24,6 +26,7 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 MIB = 1024 * 1024
 FIRST_DESCRIPTOR = 10
 ROOT_PORT_SLOT = 0x10
+_PORTS_WITH_IO = 16
 DISK_SLOT = 0x4
 NIC_SLOT = 0x8
 SERIAL_SLOT = 0x3
@@ -105,9 +108,9 @@ def arguments(
         *_pixels(shape, sources, descriptors),
         *("-device", "vmgenid,guid=auto,id=generation"),
         *_root_ports(shape),
-        *("-netdev", "hubport,id=n0,hubid=0"),
+        *("-netdev", f"hubport,id=n0,hubid={HUB}"),
         "-device",
-        f"virtio-net-pci,netdev=n0,id=nic0,mac=00:16:3e:5e:6c:00,romfile=,addr={NIC_SLOT:#x}",
+        f"virtio-net-pci,netdev=n0,id={FIRST_DEVICE},mac={FIRST_MAC},romfile=,addr={NIC_SLOT:#x}",
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
     ]
     for slot, (disk, layers) in enumerate(disks):
@@ -181,12 +184,14 @@ def _pixels(shape: Shape, sources: Sources, descriptors: Descriptors) -> list[st
 
 def _root_ports(shape: Shape) -> list[str]:
     words = []
+    # There is room for a range of I/O behind few of them, and nothing of ours needs one.
+    more = ",io-reserve=0" if shape.root_ports > _PORTS_WITH_IO else ""
     for port in range(shape.root_ports):
         address = f"{ROOT_PORT_SLOT + port // 8:#x}.{port % 8}"
         words += [
             "-device",
             f"pcie-root-port,id=rp{port},chassis={port + 1},bus=pcie.0,addr={address},"
-            "multifunction=on,pref64-reserve=64M",
+            f"multifunction=on,pref64-reserve=64M{more}",
         ]
     return words
 
