@@ -39,6 +39,7 @@ from insula.daemon.lifecycle.events import Events
 from insula.daemon.lifecycle.firewall import Firewall
 from insula.daemon.lifecycle.goldens import Goldens
 from insula.daemon.lifecycle.live_keys import LiveKeys
+from insula.daemon.lifecycle.networking import Networking
 from insula.daemon.lifecycle.pools import Pools
 from insula.daemon.lifecycle.power import Power
 from insula.daemon.lifecycle.preloading import Preloading
@@ -47,9 +48,12 @@ from insula.daemon.lifecycle.snapshots import Snapshots
 from insula.daemon.lifecycle.templates import Templates
 from insula.daemon.lifecycle.viewers import Viewers
 from insula.daemon.lifecycle.volumes import Volumes
+from insula.daemon.lifecycle.ways_out import WaysOut
 from insula.daemon.lifecycle.world import UID_BASE, World
 from insula.daemon.logs import set_up_logs
 from insula.daemon.model.system import System
+from insula.daemon.network.cables import Cables
+from insula.daemon.network.uplink import Uplinks
 from insula.daemon.storage.kernels import Kernels
 from insula.daemon.storage.volumes import Storage
 from insula.daemon.store.first import fill
@@ -114,7 +118,8 @@ async def _serve(home: Path, run: Path) -> None:
         preloading = Preloading(world, power, administration, volumes.is_outdated)
         undo.push_async_callback(preloading.close)
         devices = _devices(world, power)
-        appearing = _appearing(world, power, devices, undo)
+        appearing, keys = _appearing(world, power, devices, undo)
+        _networking(world, power, keys, keeper, undo)
         _deferring(world, power, undo)
         consoles = Consoles(world)
         undo.callback(consoles.close)
@@ -163,7 +168,9 @@ async def _serve(home: Path, run: Path) -> None:
             undo.push_async_callback(_stop_keeper, keeper)
 
 
-def _appearing(world: World, power: Power, devices: Devices, undo: AsyncExitStack) -> Appearing:
+def _appearing(
+    world: World, power: Power, devices: Devices, undo: AsyncExitStack
+) -> tuple[Appearing, LiveKeys]:
     """What looks after devices that qubes show, and after all that they write to QubesDB."""
     appearing = Appearing(world, devices, DeviceAgent(world.system, world.run))
     undo.push_async_callback(appearing.close)
@@ -171,7 +178,7 @@ def _appearing(world: World, power: Power, devices: Devices, undo: AsyncExitStac
     keys.start()
     undo.callback(keys.close)
     power.watchers.append(keys.watch)
-    return appearing
+    return appearing, keys
 
 
 def _firewall(world: World, undo: AsyncExitStack) -> Firewall:
@@ -179,6 +186,21 @@ def _firewall(world: World, undo: AsyncExitStack) -> Firewall:
     firewall.start()
     undo.push_async_callback(firewall.close)
     return firewall
+
+
+def _networking(
+    world: World, power: Power, keys: LiveKeys, keeper: KeeperClient, undo: AsyncExitStack
+) -> None:
+    """What connects qubes with their netvms, and net qubes with what is beyond this computer."""
+    networking = Networking(world, keys, Cables(keeper))
+    networking.start()
+    undo.push_async_callback(networking.close)
+    power.watchers.append(networking.watch)
+    power.unpause_steps.append(networking.settle)
+    ways_out = WaysOut(world, Uplinks(keeper, root=os.geteuid() == 0))
+    ways_out.start()
+    undo.push_async_callback(ways_out.close)
+    power.watchers.append(ways_out.watch)
 
 
 def _deferring(world: World, power: Power, undo: AsyncExitStack) -> None:

@@ -214,7 +214,8 @@ class Agent:
         key = control.Key.decode(kind, body)
         if key.value is None:
             self._qubesdb.remove(key.path)
-        elif self._qubesdb.read(key.path) != key.value:
+        elif not key.value or self._qubesdb.read(key.path) != key.value:
+            # An empty value is a sign, such as that all rules are there: it may be given again.
             self._qubesdb.write(key.path, key.value)
 
     def _key(self, path: str) -> str | None:

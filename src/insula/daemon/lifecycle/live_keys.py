@@ -6,10 +6,11 @@ read by those who ask for just that.
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from uuid import UUID
 
-from insula.daemon.lifecycle import qubesdb
+from insula.daemon.lifecycle import network_keys, qubesdb
 from insula.daemon.lifecycle.running import RunningQube
 from insula.daemon.lifecycle.world import World
 from insula.daemon.model.errors import QubeNotFoundError
@@ -30,6 +31,7 @@ _LIVE = (
     "/qubes-audio-domain-xid",
     "/remote/",
     "/audio-input-config/",
+    *network_keys.LIVE_BELOW,
 )
 
 log = logging.getLogger(__name__)
@@ -57,10 +59,11 @@ class LiveKeys:
         self._tell(qube, running)
 
     def _happened(self, event: Event) -> None:
-        try:
-            qube = self._world.system.named(event.subject)
-        except QubeNotFoundError:
-            return
+        with suppress(QubeNotFoundError):
+            self.refresh(self._world.system.named(event.subject))
+
+    def refresh(self, qube: Qube) -> None:
+        """Tell a qube what has changed for it, which events of its own do not always say."""
         running = self._world.running.get(qube.uuid)
         if running is None:
             self._told.pop(qube.uuid, None)
@@ -82,7 +85,11 @@ class LiveKeys:
 
     def _live(self, qube: Qube) -> dict[str, str]:
         found = qubesdb.entries(self._world.system, qube)
-        return {key: value for key, value in found.items() if key.startswith(_LIVE)}
+        return {
+            key: value
+            for key, value in found.items()
+            if key.startswith(_LIVE) or key in network_keys.LIVE
+        }
 
     def _written(self, qube: Qube, untrusted: Key) -> None:
         kept = self._world.untrusted_written.setdefault(qube.uuid, {})

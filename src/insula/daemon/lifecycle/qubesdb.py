@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from uuid import UUID
 
-from insula.daemon.model import addresses
+from insula.daemon.lifecycle import network_keys
 from insula.daemon.model.properties.qubes import value_of
 from insula.daemon.model.qube import Qube, QubeClass
 from insula.daemon.model.system import System
@@ -44,7 +44,7 @@ def entries(system: System, qube: Qube) -> dict[str, str]:
         "/qubes-random-seed": base64.b64encode(os.urandom(64)).decode(),
         **_time_zone(system, qube),
         **_gui(system, qube),
-        **_network(system, qube),
+        **network_keys.entries(system, qube),
         **_services(qube, balloons=value("maxmem") != 0),
         **_configured(qube),
         "/qubes-block-devices": "",
@@ -98,22 +98,6 @@ def _time_zone(system: System, qube: Qube) -> dict[str, str]:
         return {}
     _, found, zone = str(_LOCALTIME.resolve()).partition(_ZONES)
     return {"/qubes-timezone": zone} if found else {}
-
-
-def _network(system: System, qube: Qube) -> dict[str, str]:
-    if value_of(system, qube, "netvm") is None:
-        return {}
-    found = {
-        "/qubes-mac": value_of(system, qube, "mac"),
-        "/qubes-ip": value_of(system, qube, "visible_ip"),
-        "/qubes-netmask": value_of(system, qube, "visible_netmask"),
-        "/qubes-gateway": value_of(system, qube, "visible_gateway"),
-        "/qubes-primary-dns": addresses.DNS[0],
-        "/qubes-secondary-dns": addresses.DNS[1],
-        "/qubes-ip6": value_of(system, qube, "visible_ip6"),
-        "/qubes-gateway6": value_of(system, qube, "visible_gateway6"),
-    }
-    return {key: str(value) for key, value in found.items() if value}
 
 
 def _services(qube: Qube, *, balloons: bool) -> dict[str, str]:

@@ -35,6 +35,7 @@ from insula.daemon.store.store import Store
 UID_BASE = 700_000_000
 _UIDS_EACH = 16
 _VIEWER_UID = 1
+_UPLINK_UID = 2
 
 
 @dataclass(slots=True, kw_only=True)
@@ -127,3 +128,8 @@ def machine_uid(qid: int) -> int:
 def viewer_uid(qid: int) -> int:
     """The unprivileged user of a qube's viewer, where the instance runs as root."""
     return machine_uid(qid) + _VIEWER_UID
+
+
+def uplink_uid(qid: int) -> int:
+    """The unprivileged user of a net qube's way out, where the instance runs as root."""
+    return machine_uid(qid) + _UPLINK_UID
