@@ -54,6 +54,7 @@ from insula.daemon.logs import set_up_logs
 from insula.daemon.model.system import System
 from insula.daemon.network.cables import Cables
 from insula.daemon.network.uplink import Uplinks
+from insula.daemon.seclusion import seclude
 from insula.daemon.storage.kernels import Kernels
 from insula.daemon.storage.volumes import Storage
 from insula.daemon.store.first import fill
@@ -84,6 +85,7 @@ def main() -> int:
         print(f"insulad: {error} is not set; start it with: insula up", file=sys.stderr)
         return 2
     _raise_descriptor_limit()
+    seclude()
     try:
         with ExitStack() as locks:
             for place in (home, run):

@@ -31,6 +31,7 @@ X86_64 = 0xC000003E
 X32_BIT = 0x40000000  # numbers of the x32 calls, which are another way to the same kernel
 FIRST_UNKNOWN = 451  # calls newer than those judged here, from cachestat on
 AF_UNIX = 1
+AF_NETLINK = 16
 CLONE_THREAD = 0x00010000
 TERMINAL_INJECTIONS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 
@@ -216,6 +217,29 @@ def jail_filter() -> bytes:
     code += _for_call(CLONE, 0, _unless(_JUMP_ANY_BIT, CLONE_THREAD, REFUSED))
     code += _for_call(IOCTL, 1, _none_of(TERMINAL_INJECTIONS))
     code += _for_call(FCNTL, 1, _none_of(HOLD_UPS))
+    return b"".join([*code, _one(_RETURN, ALLOW)])
+
+
+def network_filter() -> bytes:
+    """A program under which no socket is made but of the host's own programs, files and kernel.
+
+    Raises:
+        NotImplementedError: the host's processor is no x86_64.
+    """
+    if platform.machine() != "x86_64":
+        raise NotImplementedError(f"no system call filter for {platform.machine()}")
+    ours = [
+        *_when(_JUMP_EQUAL, AF_UNIX, ALLOW),
+        *_unless(_JUMP_EQUAL, AF_NETLINK, REFUSED),
+    ]
+    code = [
+        _one(_LOAD, _ARCHITECTURE),
+        *_unless(_JUMP_EQUAL, X86_64, ABSENT),
+        _one(_LOAD, _NUMBER),
+        *_when(_JUMP_AT_LEAST, X32_BIT, REFUSED),
+        *_when(_JUMP_EQUAL, _KERNEL["io_uring_setup"], ABSENT),
+        *_for_call(SOCKET, 0, ours),
+    ]
     return b"".join([*code, _one(_RETURN, ALLOW)])
 
 
