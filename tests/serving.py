@@ -4,7 +4,7 @@ import asyncio
 import os
 import pwd
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from insula.daemon.lifecycle.events import Events
 from insula.daemon.lifecycle.firewall import Firewall
 from insula.daemon.lifecycle.goldens import Goldens
 from insula.daemon.lifecycle.live_keys import LiveKeys
+from insula.daemon.lifecycle.networking import Networking
 from insula.daemon.lifecycle.pools import Pools
 from insula.daemon.lifecycle.power import Power
 from insula.daemon.lifecycle.preloading import Preloading
@@ -36,6 +37,7 @@ from insula.daemon.lifecycle.volumes import Volumes
 from insula.daemon.lifecycle.world import UID_BASE, World
 from insula.daemon.model.qube import Qube, QubeClass
 from insula.daemon.model.system import System, new_dom0
+from insula.daemon.network.cables import Cables
 from insula.daemon.policy.administration import PolicyAdministration
 from insula.daemon.storage import qcow2
 from insula.daemon.storage.kernels import Kernels
@@ -60,6 +62,33 @@ class FakeAgentVolume(AgentVolume):
         return "digest"
 
 
+class Holder:
+    """Holds descriptors as the keeper does."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, int] = {}
+
+    async def hold(self, name: str, descriptor: int) -> None:
+        if name in self.held:
+            os.close(self.held[name])
+        self.held[name] = os.dup(descriptor)
+
+    async def take(self, name: str) -> int:
+        return os.dup(self.held[name])
+
+    async def drop(self, name: str) -> None:
+        os.close(self.held.pop(name))
+
+    async def names(self, prefix: str) -> Sequence[str]:
+        return [name for name in self.held if name.startswith(prefix)]
+
+    def close(self) -> None:
+        """Let go of all."""
+        for descriptor in self.held.values():
+            os.close(descriptor)
+        self.held.clear()
+
+
 @dataclass(slots=True)
 class Instance:
     """What a daemon is made of, without its process and its keeper."""
@@ -81,6 +110,7 @@ class Instance:
     appearing: Appearing
     policy: PolicyAdministration
     allows: Allows
+    networking: Networking
     told: list[Event] = field(default_factory=list)
 
     @property
@@ -215,9 +245,15 @@ class Instance:
 
 
 async def open_instance(
-    undo: AsyncExitStack, home: Path, run: Path, engine: MemoryEngine
+    undo: AsyncExitStack, home: Path, run: Path, engine: MemoryEngine, holder: Holder | None = None
 ) -> Instance:
-    """A daemon's parts, from what its store holds; undo takes them apart, and machines go on."""
+    """A daemon's parts, from what its store holds; undo takes them apart, and machines go on.
+
+    holder: what holds descriptors, if it is to outlive these parts.
+    """
+    if holder is None:
+        holder = Holder()
+        undo.callback(holder.close)
     home.mkdir(mode=0o700, exist_ok=True)
     store = Store(home)
     undo.push_async_callback(store.close)
@@ -264,6 +300,11 @@ async def open_instance(
     keys.start()
     undo.callback(keys.close)
     power.watchers.append(keys.watch)
+    networking = Networking(world, keys, Cables(holder))
+    networking.start()
+    undo.push_async_callback(networking.close)
+    power.watchers.append(networking.watch)
+    power.unpause_steps.append(networking.settle)
     deferring = Deferring(world)
     deferring.start()
     undo.push_async_callback(deferring.close)
@@ -292,12 +333,15 @@ async def open_instance(
         appearing,
         policy,
         decide.allows,
+        networking,
     )
     qube_calls.route(decide, instance.api, home, undo)
     world.events.add(instance.told.append)
     server = AdminServer(run, instance.api)
     await server.start()
     undo.push_async_callback(server.close)
+    if not stored.runs:  # Else once those that run are taken over.
+        await networking.begin()
     return instance
 
 

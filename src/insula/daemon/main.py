@@ -121,8 +121,7 @@ async def _serve(home: Path, run: Path) -> None:
         undo.push_async_callback(preloading.close)
         devices = _devices(world, power)
         appearing, keys = _appearing(world, power, devices, undo)
-        _networking(world, power, keys, keeper, undo)
-        _deferring(world, power, undo)
+        networking = _networking(world, power, keys, keeper, undo)
         consoles = Consoles(world)
         undo.callback(consoles.close)
         firewall = _firewall(world, undo)
@@ -153,6 +152,7 @@ async def _serve(home: Path, run: Path) -> None:
         await admin_server.start()
         undo.push_async_callback(admin_server.close)
         await taking_over
+        await networking.begin()
         appearing.start()
         await reconcile.remove_all(administration, unused)
         session = f"{_boot()} {(await keeper.hello())['pid']}"
@@ -192,7 +192,7 @@ def _firewall(world: World, undo: AsyncExitStack) -> Firewall:
 
 def _networking(
     world: World, power: Power, keys: LiveKeys, keeper: KeeperClient, undo: AsyncExitStack
-) -> None:
+) -> Networking:
     """What connects qubes with their netvms, and net qubes with what is beyond this computer."""
     networking = Networking(world, keys, Cables(keeper))
     networking.start()
@@ -203,14 +203,11 @@ def _networking(
     ways_out.start()
     undo.push_async_callback(ways_out.close)
     power.watchers.append(ways_out.watch)
-
-
-def _deferring(world: World, power: Power, undo: AsyncExitStack) -> None:
-    """Have qubes that go on get the network they were given meanwhile."""
     deferring = Deferring(world)
     deferring.start()
     undo.push_async_callback(deferring.close)
     power.unpause_steps.append(deferring.gone_on)
+    return networking
 
 
 def _devices(world: World, power: Power) -> Devices:

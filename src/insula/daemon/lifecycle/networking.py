@@ -60,18 +60,20 @@ class Networking:
         self._laid: dict[UUID, _Laid] = {}
         self._locks: defaultdict[UUID, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._earlier: asyncio.Task[None] | None = None
+        self._begun = asyncio.Event()
 
     def start(self) -> None:
-        """Follow what happens, and find the cables of an earlier daemon."""
+        """Follow what happens; nothing is done about it yet."""
         self._world.events.add(self._happened)
-        self._earlier = asyncio.create_task(self._find_earlier())
+
+    async def begin(self) -> None:
+        """Connect qubes from now on, once those that run since an earlier daemon are known."""
+        await self._find_earlier()
+        self._begun.set()
 
     async def close(self) -> None:
         """Follow no more; cables stay."""
-        if self._earlier is not None:
-            self._world.events.remove(self._happened)
-            self._tasks.add(self._earlier)
+        self._world.events.remove(self._happened)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -85,8 +87,7 @@ class Networking:
 
     async def settle(self, qube: Qube) -> None:
         """Bring a qube's network about as its netvm says; returns when that was done or tried."""
-        if self._earlier is not None:
-            await asyncio.wait((self._earlier,))
+        await self._begun.wait()
         async with self._locks[qube.uuid]:
             try:
                 await self._bring_about(qube)
