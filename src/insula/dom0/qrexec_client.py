@@ -27,7 +27,7 @@ from insula.qrexec.conversation import Conversation
 from insula.qrexec.data_connection import DataConnection
 from insula.qrexec.programs import NotStartedError, Program
 from insula.qrexec.relay import relay
-from insula.qrexec.sinks import HARMLESS, DescriptorSink, Sink, release
+from insula.qrexec.sinks import HARMLESS, DescriptorSink, Sink, open_missing, release
 
 _EXIT_USAGE = _EXIT_MISBEHAVED = 1
 _EXIT_CALL_FAILED = 137
@@ -54,6 +54,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if options is None:
         print(usage())
         return 0
+    open_missing()
     try:
         code = _run(options)
         code = 0 if options.no_exit_code else code

@@ -40,6 +40,7 @@ from insula.protocol.qrexec import (
 from insula.qrexec import vchan
 from insula.qrexec.loop import READ, Loop
 from insula.qrexec.port import SocketPort
+from insula.qrexec.sinks import open_missing
 
 _LOG_DIRECTORY = Path("/var/log/qubes")
 _FALLBACK = "/usr/bin/qrexec-policy-exec"
@@ -403,6 +404,7 @@ def main(words: Sequence[str] | None = None) -> int:
         fallback=given.policy_program,
         direct=given.direct,
     )
+    open_missing()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
     return _serve(Daemon(options)) if options.direct else _serve_in_background(options)
 

@@ -17,7 +17,7 @@ from insula.protocol.errors import ProtocolError
 from insula.protocol.qrexec import AGENT_SOCKET, EXIT_LOST, EXIT_REFUSED, Trigger
 from insula.qrexec.data_connection import DataConnection
 from insula.qrexec.relay import relay
-from insula.qrexec.sinks import HARMLESS, DescriptorSink, release
+from insula.qrexec.sinks import HARMLESS, DescriptorSink, open_missing, release
 
 if TYPE_CHECKING:
     import subprocess
@@ -50,6 +50,7 @@ def main() -> int:
     if options is None:
         print(usage())
         return 0
+    open_missing()
     try:
         with socket.socket(socket.AF_UNIX) as agent:
             accepted = _ask(agent, options)

@@ -16,6 +16,7 @@ from insula.protocol.qrexec import MAX_COMMAND, ExecParameters, MessageType
 from insula.qrexec.loop import READ, Loop
 from insula.qrexec.one_call import serve_call
 from insula.qrexec.programs import Searches
+from insula.qrexec.sinks import open_missing
 
 _REQUEST = struct.Struct("=IIII")
 _DEFAULT_PATH = "/var/run/qubes/qrexec-server.{}.sock"
@@ -136,8 +137,10 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     default = _DEFAULT_PATH.format(os.environ.get("USER", ""))
     parser.add_argument("path", metavar="PATH", nargs="?", default=default, type=Path)
+    path = parser.parse_args(words).path
+    open_missing()
     try:
-        ForkServer(parser.parse_args(words).path).serve()
+        ForkServer(path).serve()
     except OSError as error:
         print(f"qrexec-fork-server: {error}", file=sys.stderr)
         return 1

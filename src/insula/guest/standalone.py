@@ -35,6 +35,7 @@ from insula.qrexec.one_call import serve_call
 from insula.qrexec.port import SocketPort
 from insula.qrexec.programs import Searches
 from insula.qrexec.services import BrokenServiceError, find_config
+from insula.qrexec.sinks import open_missing
 
 _DEFAULT_FORK_SERVER = "/var/run/qubes/qrexec-server.%s.sock"
 _DOM0 = 0
@@ -209,6 +210,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("-s", "--fork-server-socket", metavar="PATH", default=_DEFAULT_FORK_SERVER)
     parser.add_argument("-S", "--no-fork-server", action="store_true")
     options = parser.parse_args(words)
+    open_missing()
     fork_server = None if options.no_fork_server else options.fork_server_socket
     agent = StandaloneAgent(options.agent_socket, fork_server)
     signal.signal(signal.SIGTERM, lambda _number, _frame: _end(options.agent_socket))

@@ -6,10 +6,18 @@ import socket
 import stat
 from contextlib import suppress
 
+_STDERR = 2
 # Every byte that a terminal may act upon becomes an underscore (qrexec-wire.md section 7.9).
 HARMLESS = bytes(
     byte if 0x20 <= byte <= 0x7E or byte in b"\a\b\t\n\r" else ord("_") for byte in range(256)
 )
+
+
+def open_missing() -> None:
+    """Give standard streams that are closed to nowhere: no connection is to be taken for one."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def release(descriptor: int) -> None:

@@ -3,6 +3,8 @@
 import os
 import pty
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,15 @@ def test_a_sink_whose_reader_is_gone_takes_all_and_says_so() -> None:
 
 def test_a_sink_of_nothing_takes_everything() -> None:
     assert Sink().write(MUCH) == len(MUCH)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- 2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_lead_nowhere(closed: str, tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib, sys; from insula.qrexec.sinks import open_missing; open_missing(); "
+        "kinds = [os.path.realpath(f'/proc/self/fd/{number}') for number in range(3)]; "
+        f"pathlib.Path({str(tmp_path / 'found')!r}).write_text(' '.join(kinds))"
+    )
+    words = ["sh", "-c", f'exec "$0" -c "$1" </dev/null >/dev/null 2>/dev/null {closed}']
+    subprocess.run([*words, sys.executable, script], check=True, timeout=60)
+    assert (tmp_path / "found").read_text() == "/dev/null /dev/null /dev/null"
