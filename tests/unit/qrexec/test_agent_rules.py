@@ -176,10 +176,10 @@ def test_a_program_that_left_is_still_told_of(here: Place, agent: Channel) -> No
     _, other_on = agent.read() or (0, b"")
     asking.connection.shutdown(socket.SHUT_RD)
     agent.send(CONNECT, PORT.pack(43, 514) + passed_on[128:160])
-    asking.connection.close()
-    assert agent.read() == (TERMINATED, PORT.pack(43, 514))
     agent.send(REFUSED, other_on[128:160])
     assert rest(other) == b""
+    asking.connection.close()
+    assert agent.read() == (TERMINATED, PORT.pack(43, 514))
 
 
 @pytest.mark.parametrize(
