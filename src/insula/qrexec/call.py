@@ -32,7 +32,7 @@ from insula.qrexec.programs import Program
 from insula.qrexec.syslog import ErrorLog, start_logger
 
 _STDIN = int(MessageType.DATA_STDIN)  # looked up once: this is asked for each message
-_AT_ONCE = 4096  # bytes that a pipe takes whole or not at all
+_AT_ONCE = 4096  # bytes that most who read input take whole
 _SENDING_POLL = 0.005  # seconds
 _MAX_INPUT = 262_144  # bytes for a program that does not read, after which the caller waits
 
@@ -239,14 +239,18 @@ class Call:
         )
 
     def _pass_whole(self, data: bytes) -> bool:
-        """Give the program one whole message of input, if it is that and is taken at once."""
+        """Give the program one whole message of input, if it is that and some is taken at once."""
         length = len(data) - HEADER.size
         if not 0 < length <= _AT_ONCE or HEADER.unpack_from(data) != (_STDIN, length):
             return False
         try:
-            os.write(self._input, data[HEADER.size :])
+            sent = os.write(self._input, data[HEADER.size :])
         except OSError:
             return False  # Said again, and then dealt with, the long way.
+        if sent < length:
+            self._passing = False
+            self._input_queue += data[HEADER.size + sent :]
+            self._feed()
         return True
 
     def _begin(self, limit: int) -> None:

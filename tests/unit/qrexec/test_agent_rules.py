@@ -5,6 +5,7 @@ import signal
 import socket
 import stat
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -410,6 +411,34 @@ def test_an_address_may_come_from_link_and_argument(
             served.sendall(b"answer")
         assert exactly(channel, 12) == HELLO
         assert channel.all() == [(STDERR, b""), (STDOUT, b"answer"), (STDOUT, b""), code(0)]
+
+
+def test_a_slow_reader_on_tcp_gets_every_byte(here: Place, agent: Channel) -> None:
+    content = os.urandom(8 << 20)
+    (here.configs / "a.Tcp").write_text("skip-service-descriptor=true\nexit-on-service-eof=true")
+
+    def feed(channel: Channel) -> None:
+        for at in range(0, len(content), 3001):
+            channel.send(STDIN, content[at : at + 3001])
+        channel.connection.sendall(END)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(TIMEOUT)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        (here.services / "a.Tcp").symlink_to(f"/dev/tcp/127.0.0.1/{listener.getsockname()[1]}")
+        channel = begun(here, agent, "QUBESRPC a.Tcp work")
+        channel.connection.sendall(HELLO)
+        served, _ = listener.accept()
+    feeding = threading.Thread(target=feed, args=(channel,))
+    feeding.start()
+    with served:
+        heard = bytearray()
+        while more := served.recv(1500):
+            heard += more
+    feeding.join(TIMEOUT)
+    assert heard == content
+    assert exactly(channel, 12) == HELLO
+    assert channel.all()[-1] == code(0)
 
 
 def test_a_socket_of_a_long_name_is_reached(here: Place, agent: Channel) -> None:
