@@ -24,7 +24,8 @@ BUILD_TIMEOUT = 900.0
 class Instance:
     """Home and sockets in directories of the test's own; templates come from the person's cache.
 
-    programs: where commands are. user: who runs them, if not who runs the tests.
+    programs: where commands are. user: who runs them, if not who runs the tests. within: words
+    before the command that brings it up.
     """
 
     home: Path
@@ -32,6 +33,7 @@ class Instance:
     environment: dict[str, str] = field(default_factory=dict)
     programs: Path = BIN
     user: int | None = None
+    within: tuple[str, ...] = ()
 
     @classmethod
     def make(cls, scratch: Path) -> "Instance":
@@ -39,7 +41,9 @@ class Instance:
         run = Path(tempfile.mkdtemp(prefix="insula-"))
         return cls(scratch / "home", run, dict(os.environ))
 
-    def start(self, *words: str, terminal: int | None = None) -> "subprocess.Popen[bytes]":
+    def start(
+        self, *words: str, terminal: int | None = None, within: tuple[str, ...] = ()
+    ) -> "subprocess.Popen[bytes]":
         """Start a command of the instance, with its streams piped, or on a terminal."""
         environment = {
             **self.environment,
@@ -48,7 +52,7 @@ class Instance:
         }
         stream = subprocess.PIPE if terminal is None else terminal
         return subprocess.Popen(
-            [str(self.programs / words[0]), *words[1:]],
+            [*within, str(self.programs / words[0]), *words[1:]],
             stdin=stream,
             stdout=stream,
             stderr=stream,
@@ -101,7 +105,9 @@ class Instance:
         wait_for(lambda: self.command(*removed).returncode == 0, f"the removal of {name}")
 
     def up(self) -> None:
-        self.say("insula", "up")
+        process = self.start("insula", "up", within=self.within)
+        _, said = process.communicate(timeout=COMMAND_TIMEOUT)
+        assert process.returncode == 0, said.decode()
 
     def down(self) -> None:
         self.command("insula", "down", "--kill")
