@@ -10,7 +10,16 @@ from types import SimpleNamespace
 import pytest
 
 from insula.tools import insula
-from insula.tools.doctor import engines, namespaces, programs, report, resources, session, swap
+from insula.tools.doctor import (
+    engines,
+    namespaces,
+    programs,
+    report,
+    resources,
+    session,
+    swap,
+    uplinks,
+)
 from insula.tools.doctor.finding import Finding, sudo, user_name
 from tests.unit.tools.conftest import Run
 
@@ -275,3 +284,33 @@ def test_a_place_for_sockets_is_looked_for(tmp_path: Path, monkeypatch: pytest.M
 def test_a_home_that_cannot_be_made_is_a_lack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSULA_HOME", "/dev/null/home")
     assert (resources.disk().level, "cannot be made" in resources.disk().text) == ("lack", True)
+
+
+@pytest.mark.parametrize(
+    ("four", "six", "level"),
+    [
+        ("eth0 00000000 0102A8C0 0003 0 0 100 00000000 0 0 0", "", "ok"),
+        ("eth0 0002A8C0 00000000 0001 0 0 100 00FFFFFF 0 0 0", "", "warning"),
+        ("", f"{'0' * 32} 00 {'0' * 32} 00 {'0' * 32} ffffffff 1 0 00200200 lo", "warning"),
+        ("", f"{'0' * 32} 00 {'0' * 32} 00 {'f' * 32} 00000400 1 0 00000003 eth0", "ok"),
+    ],
+)
+def test_a_way_out_needs_a_route(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, four: str, six: str, level: str
+) -> None:
+    (tmp_path / "four").write_text(f"Iface Destination Gateway ...\n{four}\n".replace("\n\n", "\n"))
+    (tmp_path / "six").write_text(six and f"{six}\n")
+    monkeypatch.setattr(uplinks, "ROUTES", tmp_path / "four")
+    monkeypatch.setattr(uplinks, "ROUTES6", tmp_path / "six")
+    monkeypatch.setattr(uplinks, "TUN", tmp_path / "four")
+    monkeypatch.setattr(uplinks, "_complaint", lambda: None)
+    assert uplinks.uplink().level == level
+
+
+def test_what_a_way_out_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uplinks, "TUN", tmp_path / "none")
+    assert uplinks.uplink().fix == (f"{sudo()}modprobe tun",)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = uplinks.uplink()
+    assert found.level == "lack"
+    assert "apt-get install" in found.fix[0]

@@ -11,6 +11,7 @@ from insula.tools.doctor.programs import programs
 from insula.tools.doctor.resources import disk, memory
 from insula.tools.doctor.session import cgroups, display, lingering, sockets
 from insula.tools.doctor.swap import swap
+from insula.tools.doctor.uplinks import uplink
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
     programs,
@@ -22,6 +23,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     lingering,
     swap,
     cgroups,
+    uplink,
     display,
     disk,
     memory,
