@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class Evaluator:
 
     def __init__(self, store: PolicyStore, agent: Path) -> None:
         self._store, self._agent = store, agent
+        self._deciding = threading.Lock()
 
     def judge(self, question: Question) -> list[str]:
         """The lines of the answer."""
@@ -51,7 +53,8 @@ class Evaluator:
         except (ReportableError, ProtocolError, ValueError) as error:
             log.error("nothing is known of the system: %s", error)
             return _DENIED
-        verdict = self._store.decide(request, system)
+        with self._deciding:
+            verdict = self._store.decide(request, system)
         if question.just_evaluate:
             allowed = queried(verdict, assume_yes=question.assume_yes)
             return [f"result={ALLOW if allowed else DENY}"]

@@ -100,6 +100,15 @@ class DataConnection:
         """Whether the other end has begun."""
         return self._limit > 0
 
+    @property
+    def concluding(self) -> bool:
+        """Whether the exit code is there, but not the end of all output."""
+        return self._told is not None and self.code is None and self._busy is None
+
+    def conclude(self) -> None:
+        """Expect no more output."""
+        self.code = self._told
+
     def close(self) -> None:
         """Close the connection."""
         if self._connection >= 0:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from insula.qrexec.data_connection import DataConnection
 
 HANDSHAKE_TIMEOUT = 120.0  # seconds; a qube's agent may wait for its session before it connects
+_SILENCE = 2.0  # seconds after an exit code in which output that was not ended may still come
 
 
 def relay(
@@ -23,11 +24,15 @@ def relay(
         timeout = None
         if not all(one.greeted for one in going):
             timeout = max(0.0, deadline - time.monotonic())
+        if any(one.concluding for one in going):
+            timeout = _SILENCE if timeout is None else min(timeout, _SILENCE)
         ready = poll.wait(going, timeout)
         for one in going:
             one.serve(ready)
             if timeout == 0 and not one.greeted:
                 one.give_up(f"nothing came from the qube in {handshake_timeout:g} s")
+            elif one.concluding and not ready:
+                one.conclude()
 
 
 class _Poll:

@@ -157,6 +157,13 @@ def test_output_may_follow_the_exit_code(here: Place) -> None:
     assert over(client) == (5, b"late", b"")
 
 
+def test_an_exit_code_is_enough_where_nothing_follows(here: Place) -> None:
+    client, channel = accepted(here, "vault", "a.B")
+    channel.connection.sendall(HELLO + message(STDOUT, b"said") + code(5))
+    assert over(client) == (5, b"said", b"")
+    channel.connection.close()
+
+
 def test_input_is_ended_by_the_exit_code(here: Place) -> None:
     client, channel = accepted(here, "vault", "a.B")
     assert exactly(channel, 12) == HELLO
