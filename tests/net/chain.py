@@ -20,7 +20,8 @@ from insula.qrexec.loop import Loop
 from tests.net.namespaces import Namespace, join
 from tests.net.world import BOTH, TIMEOUT
 
-BASE_RULES = Path(insula.guest.__file__).with_name("files") / "firewall" / "base.nft"
+FILES = Path(insula.guest.__file__).with_name("files")
+BASE_RULES = FILES / "firewall" / "base.nft"
 CLIENT_MAC, PROVIDER_MAC = "00:16:3e:5e:6c:00", "fe:ff:ff:ff:ff:ff"
 VIRTUAL_DNS = ("10.139.1.1", "10.139.1.2")
 REAL_DNS, OTHER_DNS = "203.0.113.53", "198.51.100.7"
@@ -125,7 +126,7 @@ def plug(provider: Qube | Namespace, mac: str, client: Qube | Namespace, client_
 def unplug(qube: Qube) -> None:
     """Remove the cards that were taken down, and the cards at their other ends."""
     for line in qube.ip_shows("-br", "link").splitlines():
-        if line.startswith("going"):
+        if line.startswith("off"):
             qube.namespace.ip(f"link del {line.split('@')[0]}")
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from insula.guest.commands import redirecting
 from insula.guest.network import conntrack
+from insula.guest.qubesdb import Server, Store
 from insula.protocol.control import ControlType
+from insula.qrexec.loop import Loop
 from tests.net.chain import (
     CLIENT_MAC,
+    FILES,
     OTHER_DNS,
     PROVIDER_MAC,
     REAL_DNS,
@@ -30,6 +35,7 @@ from tests.net.chain import (
     unplug,
     uplink,
 )
+from tests.net.namespaces import Namespace
 from tests.net.world import IPV4, IPV6, TIMEOUT, Family, Udp, pinged, send
 
 PORT = 7000
@@ -206,8 +212,8 @@ def test_a_hidden_clients_link_goes_and_comes_back(told: Chain) -> None:
     assert told.firewall.unlink(told.client.number).code == 0
     assert "vif5.0" not in told.firewall.ip_shows("link") + told.firewall.ip_shows("netns")
     assert not is_answered(told.client)
-    unplug(told.firewall)
-    connect(told.firewall, told.client, visible_ip=VISIBLE, visible_gateway=VISIBLE_GATEWAY)
+    link = downlink(told.client, visible_ip=VISIBLE, visible_gateway=VISIBLE_GATEWAY)
+    assert told.firewall.link(link).code == 0
     assert reaches(told.client)
     told.firewall.start_agent()
     assert told.firewall.link(downlink(told.client)).code == 0  # told the truth from now on
@@ -263,8 +269,7 @@ def test_nothing_passes_a_link_that_was_taken_down(joined: Chain, family: Family
         shown = joined.firewall.nft_shows("set", family.nft, "qubes", name)
         assert family.clients[0] not in shown
     assert "vif5.0" not in joined.firewall.ip_shows("link")
-    unplug(joined.firewall)
-    connect(joined.firewall, joined.client)
+    assert joined.firewall.link(downlink(joined.client)).code == 0
     assert reaches(joined.client, family)
 
 
@@ -451,3 +456,80 @@ def test_a_qube_says_nothing_of_its_own_accord(row: Chain) -> None:
         assert [frame for frame in heard if frame[12:14] != b"\x86\xdd"] == []
         # Membership of multicast groups is all there is; those reports are IPv6's own.
         assert all(frame[14 + 40 + 8] == 143 for frame in heard)
+
+
+def test_a_program_that_changes_name_servers_has_questions_follow(joined: Chain) -> None:
+    store, loop = Store(), Loop()
+    path = joined.directory / "qubesdb.sock"
+    server = Server(loop, path, store, lambda _path, _value: None)
+    thread = threading.Thread(target=loop.run, daemon=True)
+    thread.start()
+    store.replace(joined.net.keys)
+
+    def run() -> int:
+        return redirecting.main(joined.net.places)
+
+    with pytest.MonkeyPatch.context() as patch, joined.net.namespace.entered():
+        patch.setenv("INSULA_QUBESDB_SOCKET", str(path))
+        assert run() == 100
+        joined.net.places.resolv_conf.write_text(f"nameserver {OTHER_DNS}\n")
+        assert run() == 0
+        assert run() == 100
+        store.replace({})
+        assert run() == 100  # It is no provider any more.
+        loop.running = False
+        with socket.socket(socket.AF_UNIX) as wake:
+            wake.connect(str(path))
+            thread.join(TIMEOUT)
+        server.close()
+    assert asked(joined, IPV4, (VIRTUAL_DNS[0], 53), (OTHER_DNS, 53)) == IPV4.uplink
+
+
+def test_the_service_that_waits_for_the_uplink(row: Chain) -> None:
+    service = str(FILES / "qubes-rpc" / "qubes.WaitForNetworkUplink")
+    waiting = row.client.namespace.popen([service])
+    connect(row.firewall, row.client)
+    assert waiting.wait(TIMEOUT) == 0
+    row.client.unlink(0)
+    assert row.client.namespace.popen([service]).wait(TIMEOUT) == 3
+
+
+def test_no_spoofed_packet_leaks_while_links_come_and_go(row: Chain) -> None:
+    at = (IPV4.served[0], PORT)
+    source = IPV4.absent
+    stop = threading.Event()
+
+    def flood(sender: socket.socket) -> None:
+        while not stop.is_set():
+            with suppress(OSError):  # There is no way now and then.
+                sender.sendto(b"spoofed", at)
+
+    row.client.namespace.nft(UNMASKED)
+    with any_source(row.client.namespace, source) as sender, Udp(row.outside, IPV4, *at) as server:
+        flooding = threading.Thread(target=flood, args=(sender,))
+        flooding.start()
+        try:
+            for _ in range(5):
+                link = downlink(row.client)
+                plug(row.firewall, link.mac, row.client, CLIENT_MAC)
+                row.client.keys |= client_keys(row.firewall, row.client)
+                assert row.client.link(uplink()).code == 0  # It is the first to be up.
+                assert row.firewall.link(link).code == 0
+                row.client.wait_for_carrier("eth0")
+                row.firewall.wait_for_carrier(link.name)
+                send(row.client.namespace, IPV4, at, b"honest", row.client.ip)
+                assert server.socket.recvfrom(10)[0] == b"honest"
+                assert row.firewall.unlink(row.client.number).code == 0
+                unplug(row.firewall)
+        finally:
+            stop.set()
+            flooding.join(TIMEOUT)
+        assert server.received() == []
+
+
+def any_source(place: Namespace, source: str) -> socket.socket:
+    """A socket whose packets come from an address that is not the sender's."""
+    made = place.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.setsockopt(socket.SOL_IP, 19, 1)  # IP_TRANSPARENT
+    made.bind((source, 0))
+    return made

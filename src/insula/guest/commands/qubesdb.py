@@ -31,6 +31,10 @@ class Database:
         self._received = bytearray()
         self._events: list[bytes] = []
 
+    def close(self) -> None:
+        """Ask nothing any more."""
+        self._socket.close()
+
     def read(self, key: str) -> bytes:
         """A value.
 

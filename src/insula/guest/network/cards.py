@@ -11,7 +11,6 @@ _SET_NAME, _SET_MAC, _GET_MAC = 0x8923, 0x8924, 0x8927
 _UP = 1
 _ETHERNET = 1
 _NO_CARD = 0
-_GOING = "going"
 
 
 def index_of(name: str) -> int:
@@ -31,24 +30,13 @@ def name_of(index: int) -> str | None:
 
 
 def find(mac: str, apart_from: Collection[int]) -> int:
-    """The card with a MAC, passing over those with these numbers and those that are to go.
-
-    0 when there is none.
-    """
-    for index, name in socket.if_nameindex():
-        if index not in apart_from and not name.startswith(_GOING) and _mac(name) == mac:
-            return index
-    return _NO_CARD
-
-
-def spare_name(index: int) -> str:
-    """A name for a card that has none of its own."""
-    return f"off{index}"
-
-
-def going_name(index: int) -> str:
-    """A name for a card that is to be unplugged: another with its MAC may be there before."""
-    return f"{_GOING}{index}"
+    """The card with a MAC that came last, passing over those with these numbers; 0 for none."""
+    found = (
+        index
+        for index, name in socket.if_nameindex()
+        if index not in apart_from and _mac(name) == mac
+    )
+    return max(found, default=_NO_CARD)
 
 
 def all_names() -> list[str]:

@@ -5,7 +5,6 @@ Nothing passes a card before all that guards it is in force, and it is down agai
 
 import errno
 import os
-import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,8 +32,6 @@ from insula.guest.protected import protected_files
 from insula.protocol.links import Link, LinkRole
 
 _NAMESPACES = Path("/run/netns")
-_RELOAD = ("/bin/systemctl", "--no-block", "reload", "qubes-firewall.service")
-_RELOAD_TIMEOUT = 20.0
 
 
 class Configuring:
@@ -70,15 +67,11 @@ class Configuring:
             else:
                 self._set_up_downlink(link, addresses.downlink(link, own), own)
         except BaseException:
-            self._release(link.number, cards.spare_name)
+            self.take_down(link.number)
             raise
 
     def take_down(self, number: int) -> None:
-        """Have a card be down for good; one that is gone is no failure."""
-        self._release(number, cards.going_name)
-
-    def _release(self, number: int, new_name: Callable[[int], str]) -> None:
-        """Have a card be as if it had never been configured."""
+        """Have a card be as if it had never been configured; one that is gone is no failure."""
         record = self._records.get(number)
         if record is None:
             return
@@ -91,7 +84,7 @@ class Configuring:
         if (name := cards.name_of(index)) is not None:
             with suppress(OSError):
                 cards.set_mac(name, link.mac)
-                _step_aside(name, new_name(index))
+                _step_aside(index, name)
         self._records.drop(number)
 
     def settle(self) -> None:
@@ -104,7 +97,8 @@ class Configuring:
         name = addresses.card_name(link.name)
         uplink = link.role is LinkRole.UPLINK
         if uplink:
-            card = addresses.from_keys(self._read, addresses.mac_address(link.mac))
+            mac = addresses.mac_address(link.own_mac or link.mac)
+            card = addresses.from_keys(self._read, mac)
         else:
             card = addresses.from_message(link)
         default_route = not self._places.service("disable-default-route")
@@ -160,11 +154,11 @@ class Configuring:
     def _pass_on(self, own: Provider, rules: str = "") -> None:
         """Be a provider, with these rules and those that questions for names need."""
         redirection = redirecting.pending(own, self._places)
-        if rules or redirection:
-            programs.nft(rules + redirection)
         if redirection:
-            redirecting.done(redirection, self._places)
-            self._do_later(self._reload_firewall)
+            redirecting.put_in_force(redirection, self._places, rules)
+            self._do_later(self._tell_firewall)
+        elif rules:
+            programs.nft(rules)
         sysctls.write(sysctls.of_provider(ipv6=own.gateway6 is not None))
 
     def _withdraw(self, link: Link) -> None:
@@ -201,14 +195,14 @@ class Configuring:
         Raises:
             OSError: it is gone.
         """
-        self._release(link.number, cards.spare_name)
+        self.take_down(link.number)
         index = self._find(link)
         name = cards.name_of(index)
         if name is None:
             raise OSError(errno.ENODEV, f"there is no card {link.mac}")
         occupant = cards.index_of(link.name)
         if occupant not in (0, index):
-            _step_aside(link.name, cards.spare_name(occupant))
+            _step_aside(occupant, link.name)
         cards.take_down(name)
         if name != link.name:
             cards.rename(name, link.name)
@@ -225,17 +219,8 @@ class Configuring:
     def _tell_of_change(self) -> None:
         hooks.uplink_changed(self._places.config)
 
-    def _reload_firewall(self) -> None:
-        """Let it know the name servers that clients ask now."""
-        if self._places.service("qubes-firewall"):
-            with suppress(OSError, subprocess.SubprocessError):
-                subprocess.run(
-                    _RELOAD,
-                    stdin=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    timeout=_RELOAD_TIMEOUT,
-                    check=False,
-                )
+    def _tell_firewall(self) -> None:
+        redirecting.tell_firewall(self._places)
 
     def _accelerate(self) -> None:
         """A kernel that cannot is asked once."""
@@ -251,11 +236,15 @@ def _is_client(link: Link) -> bool:
     return link.role is LinkRole.DOWNLINK
 
 
-def _step_aside(name: str, new_name: str) -> None:
+def _step_aside(index: int, name: str) -> None:
     """Take a card down and give its name free."""
     cards.take_down(name)
-    if name != new_name:
-        cards.rename(name, new_name)
+    if name != _spare(index):
+        cards.rename(name, _spare(index))
+
+
+def _spare(index: int) -> str:
+    return f"off{index}"
 
 
 def _brought_home(record: Record) -> int:
@@ -264,7 +253,7 @@ def _brought_home(record: Record) -> int:
     namespace = hidden.Names(name).namespace
     if record.link.role is not LinkRole.DOWNLINK or not (_NAMESPACES / namespace).exists():
         return record.index
-    spare = cards.spare_name(record.index)
+    spare = _spare(record.index)
     home = f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
     programs.ip(hidden.leaving(name, spare, home), namespace=namespace, force=True)
     programs.ip(hidden.unmaking(name), force=True)

@@ -1,14 +1,18 @@
 """Keeping the redirection of questions for names as it should be, and doing nothing if it is."""
 
+import subprocess
 from contextlib import suppress
 
-from insula.guest.network import redirection
+from insula.guest.network import programs, redirection
 from insula.guest.network.addresses import Provider
 from insula.guest.network.places import Places
 
+_RELOAD = ("/bin/systemctl", "--no-block", "reload", "qubes-firewall.service")
+_TIMEOUT = 20.0  # seconds
+
 
 def pending(own: Provider, places: Places) -> str:
-    """Rules for nft to put in force, and then to be told of to done(); empty if they are."""
+    """Rules that are not in force yet; empty if they are."""
     servers = redirection.real_servers(places.resolv_conf, places.resolved)
     rules = redirection.rules(own.virtual_dns, servers)
     with suppress(OSError):
@@ -17,10 +21,25 @@ def pending(own: Provider, places: Places) -> str:
     return rules
 
 
-def done(rules: str, places: Places) -> None:
-    """Remember that these are in force.
+def put_in_force(rules: str, places: Places, others: str = "") -> None:
+    """Have these rules be in force, and others with them.
 
     Raises:
-        OSError: it cannot be remembered.
+        OSError, ProgramError: they are not, or would be taken for rules that are not.
     """
+    programs.nft(others + rules)
+    places.redirection.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     places.redirection.write_text(rules)
+
+
+def tell_firewall(places: Places) -> None:
+    """Let it know the name servers that clients ask now."""
+    if places.service("qubes-firewall"):
+        with suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(
+                _RELOAD,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=_TIMEOUT,
+                check=False,
+            )
