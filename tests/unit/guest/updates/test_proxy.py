@@ -55,11 +55,18 @@ class Server:
 @contextmanager
 def serving(**further: object) -> Iterator[int]:
     """A proxy on a port of the loopback."""
+    over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         served = Proxy(listener, **{"reachable": lambda _: True, "timeout": TIMEOUT, **further})  # type: ignore[arg-type]
-        thread = threading.Thread(target=served.serve, args=(0.2,), daemon=True)
+
+        def serve() -> None:
+            while not over.is_set():
+                served.serve(0.1)
+
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield listener.getsockname()[1]
+        over.set()
         thread.join(TIMEOUT)
         assert not thread.is_alive(), "it does not end when nobody comes"
 
