@@ -268,7 +268,13 @@ def make_region() -> int:
 
 @contextmanager
 def viewer_on(
-    desktop: XServer, channel: socket.socket, region: int, options: dict[str, object], **more: Any
+    desktop: XServer,
+    channel: socket.socket,
+    region: int,
+    options: dict[str, object],
+    *,
+    plain: bool = False,
+    **more: Any,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A viewer of the qube work on a channel that is connected already."""
     config = {"name": "work", "color": f"{BLUE:06x}", "label": 6, "options": options}
@@ -279,6 +285,8 @@ def viewer_on(
             ("--x-fd", "--channel-fd", "--pixels-fd"), descriptors, strict=True
         ):
             arguments += [option, str(number)]
+        if plain:
+            arguments += ["--channel-kind", "plain"]
         environment = {"PYTHONPATH": str(SOURCES)}
         with running(arguments, environment, pass_fds=descriptors, **more) as process:
             connected.close()

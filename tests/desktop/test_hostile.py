@@ -1,11 +1,7 @@
 """A viewer whose qube does all it can: nothing shows outside frames, and nothing breaks it."""
 
 import contextlib
-import socket
 import struct
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from insula.protocol.gui.geometry import Rect
-from insula.protocol.gui.handshake import ANSWER_SIZE, agent_opening
 from insula.protocol.gui.messages import (
     FIXED,
     HEADER,
@@ -35,103 +30,12 @@ from insula.protocol.gui.messages import (
     WindowFlags,
     WindowHints,
     WindowName,
-    encode,
 )
-from insula.protocol.gui.stream import take_from_viewer
-from insula.protocol.resync import MARKER_SIZE
 from tests.desktop.host import BLUE
-from tests.desktop.joined import TIMEOUT, XServer, fill, make_region, viewer_on, wait_for
+from tests.desktop.hostile import RED, Hostile, framed, live, red_region
+from tests.desktop.joined import XServer, wait_for
 
-RED = 0xFF0001
-LAST = 0xFFFF_FFF0
 NUMBERS = (0, 1, 2, 3, 4, 5, 8, 50, 300, 1279, 1280, 6144, 16384, 16385, 32767, 32768, 65535, 2**31)
-
-
-class Hostile:
-    """The qube's end of a viewer's channel, in the hands of the test."""
-
-    def __init__(self, channel: socket.socket, process: subprocess.Popen[bytes], log: Any) -> None:
-        self.channel = channel
-        self.process = process
-        self._log = log
-        self._received = bytearray()
-        self.heard: list[Any] = []
-
-    @classmethod
-    @contextlib.contextmanager
-    def against(cls, desktop: XServer, region: int, **options: object) -> Iterator["Hostile"]:
-        ours, theirs = socket.socketpair()
-        ours.settimeout(TIMEOUT)
-        with (
-            ours,
-            theirs,
-            tempfile.TemporaryFile() as log,
-            viewer_on(desktop, theirs, region, options, stderr=log) as process,
-        ):
-            theirs.close()
-            hostile = cls(ours, process, log)
-            marker = hostile._exactly(MARKER_SIZE)
-            ours.sendall(b"stale bytes" + marker + agent_opening())
-            hostile._exactly(ANSWER_SIZE)
-            yield hostile
-
-    def _exactly(self, size: int) -> bytes:
-        out = b""
-        while len(out) < size:
-            out += self.channel.recv(size - len(out))
-        return out
-
-    def send(self, *messages: AgentMessage) -> None:
-        """Send messages; a viewer that has ended by now does not matter here."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.channel.sendall(b"".join(encode(message) for message in messages))
-
-    def settle(self) -> bool:
-        """Whether the viewer took everything; False when it has ended instead."""
-        self.send(Create(LAST, 0, 0, 1, 1, 0, 0), Destroy(LAST))
-        try:
-            while chunk := self.channel.recv(65536):
-                self._received += chunk
-                while (message := take_from_viewer(self._received)) is not None:
-                    if isinstance(message, Destroy) and message.window == LAST:
-                        return True
-        except ConnectionResetError:
-            pass
-        return False
-
-    def received(self, kind: type) -> Any:
-        """Wait for a message of a kind; what came before it is kept in heard."""
-        while True:
-            while (message := take_from_viewer(self._received)) is not None:
-                self.heard.append(message)
-                if isinstance(message, kind):
-                    return message
-            self._received += self.channel.recv(65536)
-
-    def outcome(self) -> tuple[int, list[str]]:
-        """Close the channel; the viewer's exit code and its log."""
-        self.channel.close()
-        code = self.process.wait(TIMEOUT)
-        self._log.seek(0)
-        return code, self._log.read().decode().splitlines()
-
-
-@pytest.fixture(scope="module")
-def region() -> int:
-    """A region whose first 4 MiB are one colour that nothing else has."""
-    descriptor = make_region()
-    fill(descriptor, 0, RED, 1024 * 1024)
-    return descriptor
-
-
-def framed(desktop: XServer) -> list[tuple[Rect, bool]]:
-    """Viewers' frames on the screen, and whether each is frameless for the window manager."""
-    out = []
-    for window in desktop.descendants(desktop.root):
-        if desktop.property(window, "_QUBES_VMNAME") and desktop.viewable(window):
-            attributes = desktop.core.GetWindowAttributes(window).reply()
-            out.append((desktop.geometry(window), bool(attributes.override_redirect)))
-    return out
 
 
 def pixels_stay_inside(desktop: XServer) -> bool:
@@ -152,6 +56,11 @@ def pixels_stay_inside(desktop: XServer) -> bool:
             if colour == RED and not any(left <= x < right for left, right in spans):
                 return False
     return True
+
+
+@pytest.fixture(scope="module")
+def region() -> int:
+    return red_region()
 
 
 windows = st.integers(1, 4)
@@ -175,16 +84,6 @@ messages: st.SearchStrategy[Any] = st.one_of(
         WindowDump, windows, st.just(512), st.just(512), st.just(32), st.just(tuple(range(256)))
     ),
 )
-
-
-def live(window: int, override: int) -> list[AgentMessage]:
-    """Messages that put a window with pixels on the screen."""
-    return [
-        Create(window, 100 * window, 80 * window, 300, 200, 0, override),
-        Map(window, 0, override),
-        WindowDump(window, 512, 512, 32, tuple(range(256))),
-        ShmImage(window, 0, 0, 512, 512),
-    ]
 
 
 @settings(

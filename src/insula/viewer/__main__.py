@@ -2,8 +2,9 @@
 
 --x-fd N: a connection to the X server, not used yet. --channel-fd N: a connection to the qube's
 window port. --pixels-fd N: the qube's pixel region, sealed against shrinking. --config JSON: see
-`config.parse`. --gate-fd N, optional: a socket; a byte is sent when all is loaded, and nothing is
-done before a byte comes back, so that whoever started us can look at our jail first.
+`config.parse`. --channel-kind plain, optional: the window port is one session from its first
+byte on, as a vchan is. --gate-fd N, optional: a socket; a byte is sent when all is loaded, and
+nothing is done before a byte comes back, so that whoever started us can look at our jail first.
 INSULA_X_AUTHORITY: name and data of the X server's access control as NAME:HEX, or absent.
 
 Exit codes: 0 the qube ended the channel; 1 the qube broke the protocol; 2 the X server or what we
@@ -39,7 +40,8 @@ def main(arguments: list[str]) -> int:
         authority = os.environ.get("INSULA_X_AUTHORITY")
         desktop = Desktop(descriptors[0], _authority(authority))
         channel = socket.socket(fileno=descriptors[1])
-        Viewer(desktop, channel, Region(descriptors[2]), config, log).run()
+        plain = given.get("--channel-kind") == "plain"
+        Viewer(desktop, channel, Region(descriptors[2]), config, log, plain=plain).run()
     except ChannelClosedError as error:
         log.write(f"ended: {error}")
         return 0

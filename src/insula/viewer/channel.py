@@ -1,15 +1,25 @@
-"""The qube's channel: session start, handshake, whole messages in, a bounded queue out."""
+"""The qube's channel: session start, handshake, whole messages in, a bounded queue out.
+
+A plain channel is one session from its first byte to its last, as a vchan is.
+"""
 
 import os
 import socket
 
 from insula.protocol.errors import ProtocolError
 from insula.protocol.gui.handshake import VERSION_SIZE, effective_minor, viewer_answer
-from insula.protocol.gui.messages import AgentMessage, ViewerMessage, encode
+from insula.protocol.gui.messages import (
+    AgentMessage,
+    Destroy,
+    ViewerMessage,
+    WindowDumpAck,
+    encode,
+)
 from insula.protocol.gui.stream import take_from_agent
 from insula.protocol.resync import NONCE_SIZE, WINDOW_PREFIX, MarkerFinder
 
 MAX_UNSENT = 10_000_000  # bytes; beyond, the qube has stopped reading
+_SINCE: dict[type, int] = {Destroy: 5, WindowDumpAck: 7}  # minor versions of the protocol
 _CHUNK = 65_536  # bytes taken at once, so that a flood leaves time for the desktop's events
 
 
@@ -20,12 +30,14 @@ class ChannelClosedError(Exception):
 class Channel:
     """Never waits for the qube, in either direction."""
 
-    def __init__(self, connected: socket.socket, width: int, height: int, depth: int) -> None:
+    def __init__(
+        self, connected: socket.socket, width: int, height: int, depth: int, *, plain: bool = False
+    ) -> None:
         """Begin a session; width, height and depth are the desktop's root window."""
         self._socket = connected
         connected.setblocking(False)
         self._screen = (width, height, depth)
-        marker = WINDOW_PREFIX + os.urandom(NONCE_SIZE)
+        marker = b"" if plain else WINDOW_PREFIX + os.urandom(NONCE_SIZE)
         self._finder = MarkerFinder(marker)
         self._received = bytearray()
         self._unsent = bytearray(marker)
@@ -74,12 +86,13 @@ class Channel:
         return take_from_agent(self._received, self.minor)
 
     def send(self, message: ViewerMessage) -> None:
-        """Queue a message.
+        """Queue a message, unless the agent is too old to know it.
 
         Raises:
             ProtocolError: the qube does not read, and the queue is full.
         """
-        self._queue(encode(message))
+        if (self.minor or 0) >= _SINCE.get(type(message), 0):
+            self._queue(encode(message))
 
     def _queue(self, data: bytes) -> None:
         if len(self._unsent) + len(data) > MAX_UNSENT:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from insula.protocol.gui.limits import MAX_WINDOWS
 
 _MAX_NAME = 31
+_MOST_LOCKERS = 10
 _NAMED_COLOURS = {"white": 0xFFFFFF, "black": 0x000000}
 
 
@@ -22,6 +23,7 @@ class Config(NamedTuple):
     windows_count_limit: int = MAX_WINDOWS
     window_background: int = 0xFFFFFF
     screensavers: tuple[str, ...] = ("xscreensaver",)
+    events_max_delay: int = 0  # milliseconds
 
 
 def parse(text: str) -> Config:
@@ -45,6 +47,8 @@ def parse(text: str) -> Config:
             override_redirect_allowed=options.get("override_redirect", "allow") == "allow",
             allow_utf8_titles=bool(options.get("allow_utf8_titles", False)),
             windows_count_limit=int(options.get("windows_count_limit", MAX_WINDOWS)),
+            screensavers=tuple(options.get("screensaver_names", ("xscreensaver",)))[:_MOST_LOCKERS],
+            events_max_delay=int(options.get("events_max_delay", 0)),
             window_background=_colour(options.get("window_background_color", "white")),
         )
     except (KeyError, TypeError, AttributeError) as error:

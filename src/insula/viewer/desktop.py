@@ -8,6 +8,7 @@ from insula.viewer.xlib import xcffib
 
 _X = xcffib.xproto
 _MAX_PROPERTY = 65_536  # 32-bit units
+_USER_TIME_WINDOW = "_NET_WM_USER_TIME_WINDOW"
 _MAX_WORK = 1 << 20  # pixels; larger values of a work area are nonsense
 _TOLERATED = (_X.WindowError, _X.DrawableError, _X.MatchError)
 
@@ -40,6 +41,7 @@ class Desktop:
         self.context: int = self.connection.generate_id()
         self.core.CreateGC(self.context, self.root, _X.GC.GraphicsExposures, [0])
         self.read_work_area()
+        self.user_time_window = self._make_user_time_window()
 
     def events(self) -> list[Any]:
         """All events that have come; errors about windows that others destroyed are dropped.
@@ -111,6 +113,32 @@ class Desktop:
         event = struct.pack("=BBHII5I", 33, 32, 0, window, self.atom(name), *padded)
         mask = _X.EventMask.SubstructureRedirect | _X.EventMask.SubstructureNotify
         self.core.SendEvent(False, self.root, mask, event)
+
+    def note_user_time(self, window: int, time: int) -> None:
+        """Tell the window manager that the person did something in a qube's window."""
+        self.set_words(
+            self.user_time_window or window, "_NET_WM_USER_TIME", "CARDINAL", (time & 0xFFFF_FFFF,)
+        )
+
+    def _make_user_time_window(self) -> int:
+        """One place for the time of all windows of the qube, or 0 where it would not be looked at.
+
+        A window that is new has the time of the others by it: it gets the focus only if the
+        person did something in one of them last.
+        """
+        if self.atom(_USER_TIME_WINDOW) not in (self.words(self.root, "_NET_SUPPORTED") or ()):
+            return 0
+        window: int = self.connection.generate_id()
+        self.core.CreateWindow(
+            0, window, self.root, -2, -2, 1, 1, 0, _X.WindowClass.InputOnly, 0,
+            _X.CW.OverrideRedirect, [1],
+        )  # fmt: skip
+        return window
+
+    def describe_user_time(self, window: int) -> None:
+        """Say of a window where its user time is."""
+        if self.user_time_window:
+            self.set_words(window, _USER_TIME_WINDOW, "WINDOW", (self.user_time_window,))
 
     def answer_ping(self, words: tuple[int, ...]) -> None:
         """Answer the window manager's _NET_WM_PING, whose five words these are."""

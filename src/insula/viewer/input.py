@@ -101,7 +101,7 @@ class Input:
             return
         pressed = isinstance(event, _X.KeyPressEvent)
         self._remember_key(event.detail, pressed)
-        self._note_user_time(window, event.time)
+        self._desktop.note_user_time(window.frame, event.time)
         x, y = event.event_x - window.offset, event.event_y - window.offset
         kind = _PRESS if pressed else _RELEASE
         self._send(KeyPress(window.id, kind, x, y, event.state, event.detail))
@@ -117,7 +117,7 @@ class Input:
         window = self._windows.local(event.event)
         if window is None:
             return
-        self._note_user_time(window, event.time)
+        self._desktop.note_user_time(window.frame, event.time)
         kind = _BUTTON_PRESS if isinstance(event, _X.ButtonPressEvent) else _BUTTON_RELEASE
         self._send(Button(window.id, kind, event.event_x, event.event_y, event.state, event.detail))
 
@@ -166,9 +166,6 @@ class Input:
         held = bytes(down & seen for down, seen in zip(keys, self._forwarded, strict=True))
         self._forwarded[:] = held
         self._send(KeymapNotify(0, held if only_forwarded else keys))
-
-    def _note_user_time(self, window: Window, time: int) -> None:
-        self._desktop.set_words(window.frame, "_NET_WM_USER_TIME", "CARDINAL", (time,))
 
     def _configured(self, event: Any) -> None:
         if event.window == self._desktop.root:

@@ -9,13 +9,14 @@ from insula.protocol.gui.limits import BYTES_PER_PIXEL
 from insula.protocol.gui.messages import AgentMessage, ShmImage, ViewerMessage
 from insula.viewer.channel import Channel
 from insula.viewer.config import Config
+from insula.viewer.delay import Delay
 from insula.viewer.desktop import Desktop
 from insula.viewer.input import Input
 from insula.viewer.region import Region
 from insula.viewer.restraint import Bucket, Log
 from insula.viewer.shm import Canvas
 from insula.viewer.window import Window
-from insula.viewer.windows import Windows
+from insula.viewer.windows import Source, Windows
 
 _FRAME = 1 / 60  # seconds between two rounds of drawing
 _BURST = 2_000  # messages other than SHMIMAGE that a qube may send at once
@@ -26,7 +27,14 @@ class Viewer:
     """One qube's."""
 
     def __init__(
-        self, desktop: Desktop, connected: socket.socket, region: Region, config: Config, log: Log
+        self,
+        desktop: Desktop,
+        connected: socket.socket,
+        region: Region,
+        config: Config,
+        log: Log,
+        *,
+        plain: bool,
     ) -> None:
         self._desktop = desktop
         self._region = region
@@ -34,9 +42,10 @@ class Viewer:
         if not self._canvas.shared:
             log.write("no shared memory with the X server, drawing is slower")
         size = desktop.size
-        self._channel = Channel(connected, size.width, size.height, desktop.depth)
+        self._channel = Channel(connected, size.width, size.height, desktop.depth, plain=plain)
         self._windows = Windows(desktop, config, region, log, self._send)
         self._input = Input(desktop, self._windows, self._send)
+        self._delay = Delay(config.events_max_delay)
         self._bucket = Bucket(_BURST, _RATE)
         self._pending: AgentMessage | None = None  # taken, but over the rate
         self._resume = 0.0  # when it may be handled
@@ -80,6 +89,8 @@ class Viewer:
         due = [self._resume] if self._pending is not None else []
         if any(window.dirty is not None for window in self._windows.all()):
             due.append(self._next_frame)
+        if self._delay.due is not None:
+            due.append(self._delay.due)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _take_messages(self) -> None:
@@ -100,9 +111,11 @@ class Viewer:
     def _take_events(self) -> None:
         # Handling an event may read a reply, and with it further events: until none are left.
         while events := self._desktop.events():
-            for event in events:
+            for event in self._delay.pass_on(events, time.monotonic()):
                 self._input.handle(event)
             self._input.settle()
+        for event in self._delay.over(time.monotonic()):
+            self._input.handle(event)
 
     def _draw(self) -> None:
         now = time.monotonic()
@@ -111,17 +124,18 @@ class Viewer:
         for window in self._windows.all():
             if window.dirty is not None:
                 self._next_frame = now + _FRAME
-                part = window.drawable_part()
-                if part is not None:
-                    self._draw_part(window, part)
+                source = self._windows.source(window)
+                part = window.drawable_part(source.bounds if source else None)
+                if source is not None and part is not None:
+                    self._draw_part(window, source, part)
 
-    def _draw_part(self, window: Window, part: Rect) -> None:
+    def _draw_part(self, window: Window, source: Source, part: Rect) -> None:
         """Copy a part of the qube's image to the screen, in strips of whole rows."""
-        assert window.image is not None
+        image, bounds = source
         rows = max(1, self._canvas.size // (part.width * BYTES_PER_PIXEL))
         at = window.content_offset()
         for top in range(part.y, part.bottom, rows):
             height = min(rows, part.bottom - top)
-            strip = Rect(part.x, top, part.width, height)
-            self._region.copy(window.image, strip, self._canvas.strip())
+            strip = Rect(part.x - bounds.x, top - bounds.y, part.width, height)
+            self._region.copy(image, strip, self._canvas.strip())
             self._canvas.put(window.content, part.x - at, top - at, part.width, height)

@@ -159,6 +159,7 @@ class Window:
         desktop.set_words(frame, "WM_PROTOCOLS", "ATOM", protocols)
         wm_hints = (_INPUT_AND_STATE, 1, _NORMAL, 0, 0, 0, 0, 0, 0)
         desktop.set_words(frame, "WM_HINTS", "WM_HINTS", wm_hints)
+        desktop.describe_user_time(frame)
         self.set_class(config.name, config.name)
         self.set_title("")
         self.write_hints()
@@ -282,13 +283,16 @@ class Window:
         """Note that a rectangle, in the qube's coordinates of the window, has to be drawn."""
         self.dirty = rectangle if self.dirty is None else self.dirty.union(rectangle)
 
-    def drawable_part(self) -> Rect | None:
-        """What of the dirty rectangle can be drawn; it counts as drawn from here on."""
+    def drawable_part(self, bounds: Rect | None) -> Rect | None:
+        """What of the dirty rectangle can be drawn; it counts as drawn from here on.
+
+        bounds: of the pixels that there are, in the qube's coordinates of the window.
+        """
         dirty, self.dirty = self.dirty, None
-        if dirty is None or self.image is None or not self.mapped:
+        if dirty is None or bounds is None or not self.mapped:
             return None
         _, _, width, height = self.rect
-        inside = dirty.intersect(self.image.bounds)
+        inside = dirty.intersect(bounds)
         if inside is None:
             return None
         if self.override:

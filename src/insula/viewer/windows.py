@@ -1,7 +1,7 @@
 """The qube's messages applied to the desktop, with the checks of gui.md section 6."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from insula.protocol.errors import ProtocolError
 from insula.protocol.gui.geometry import (
@@ -38,12 +38,20 @@ from insula.viewer.config import Config
 from insula.viewer.cursors import Cursors
 from insula.viewer.desktop import Desktop
 from insula.viewer.lockers import restack
-from insula.viewer.region import Region
+from insula.viewer.region import Image, Region
 from insula.viewer.restraint import Log, Suspicions
 from insula.viewer.states import States
 from insula.viewer.window import Window, bounded_hints
 
+_SCREEN = 0  # the window that shows a whole screen of the qube's, where there is one
 _ALL_FLAGS = Flag.FULLSCREEN | Flag.DEMANDS_ATTENTION | Flag.MINIMIZE
+
+
+class Source(NamedTuple):
+    """Where a window's pixels are; bounds: the image's, in the qube's coordinates of the window."""
+
+    image: Image
+    bounds: Rect
 
 
 class Windows:
@@ -107,6 +115,16 @@ class Windows:
         """Every window."""
         return list(self._known.values())
 
+    def source(self, window: Window) -> Source | None:
+        """A window's own image, or else its place on the qube's screen (section 4.4)."""
+        if window.image is not None:
+            return Source(window.image, window.image.bounds)
+        screen = self._known.get(_SCREEN)
+        if screen is None or screen.image is None:
+            return None
+        _, _, width, height = screen.image.bounds
+        return Source(screen.image, Rect(-window.rect.x, -window.rect.y, width, height))
+
     def _create(self, message: Create) -> None:
         if message.window in self._known:
             raise ProtocolError(f"window {message.window} created twice")
@@ -156,7 +174,7 @@ class Windows:
         """Send CONFIGURE, unless one is still to be acknowledged (section 5)."""
         if not window.outstanding:
             self._send(Configure(window.id, *window.rect, 0))
-            window.outstanding = window.id != 0
+            window.outstanding = window.id != _SCREEN
 
     def _destroy(self, window: Window, _message: Destroy) -> None:
         for other in self._known.values():
@@ -172,7 +190,7 @@ class Windows:
         if window.mapped:
             return
         parent = self._known.get(message.transient_for)
-        if parent is None or parent is window:
+        if parent is None or self._belongs_to(parent, window):
             window.transient_for = 0
             window.set_transient_for(None)
         else:
@@ -187,6 +205,12 @@ class Windows:
         if window.override:
             restack(self._desktop, window.frame, self._config.screensavers)
 
+    def _belongs_to(self, window: Window | None, other: Window) -> bool:
+        """Whether a window is other, a dialog of it, a dialog of a dialog, and so on."""
+        while window is not None and window is not other:
+            window = self._known.get(window.transient_for) if window.transient_for else None
+        return window is not None
+
     def _confine(self, window: Window) -> None:
         rect = confined(window.rect, self._desktop.size, self._desktop.work)
         if rect != window.rect:
@@ -194,7 +218,8 @@ class Windows:
             self.send_geometry(window)
 
     def _unmap(self, window: Window, _message: Unmap) -> None:
-        window.image = None
+        if window.id != _SCREEN:
+            window.image = None
         window.dirty = None
         if window.mapped:
             window.hide()
@@ -240,8 +265,9 @@ class Windows:
             window.show()
 
     def _damage(self, window: Window, message: ShmImage) -> None:
-        if window.mapped and window.image is not None:
-            part = damage_in_source(*message[1:], window.image.bounds)
+        source = self.source(window) if window.mapped else None
+        if source is not None:
+            part = damage_in_source(*message[1:], source.bounds)
             if part is not None:
                 window.add_dirty(part)
 

@@ -19,6 +19,7 @@ from insula.protocol.gui.messages import Close, Dock, Unmap, WindowDump, WindowH
 from insula.protocol.gui.pages import pages_needed
 from insula.viewer.channel import MAX_UNSENT, Channel, ChannelClosedError
 from insula.viewer.config import Config, parse
+from insula.viewer.delay import Delay
 from insula.viewer.region import Region
 from insula.viewer.restraint import Bucket, Log, Suspicions
 from insula.viewer.window import bounded_hints
@@ -216,3 +217,23 @@ def test_hints_out_of_bounds_are_dropped_by_group(words: tuple[int, ...]) -> Non
     assert not kept.flags & 0x20 or (0 < kept.max_width <= 16384 and 0 < kept.max_height <= 6144)
     assert not kept.flags & 0x40 or (kept.width_inc < 16384 and kept.height_inc < 6144)
     assert not kept.flags & 0x100 or (kept.base_width <= 16384 and kept.base_height <= 6144)
+
+
+@given(
+    longest=st.integers(0, 50),
+    times=st.lists(st.floats(0, 0.1), min_size=1, max_size=30),
+)
+def test_events_are_held_back_in_order_and_no_longer_than_allowed(
+    longest: int, times: list[float]
+) -> None:
+    delay, now, given_back, came = Delay(longest), 0.0, [], []
+    for number, step in enumerate(times):
+        now += step
+        came.append(now)
+        given_back += [(now, event) for event in delay.pass_on([number], now)]
+        given_back += [(now, event) for event in delay.over(now)]
+    while (due := delay.due) is not None:
+        given_back += [(due, event) for event in delay.over(due)]
+    assert [event for _, event in given_back] == list(range(len(times)))
+    for at, number in given_back:
+        assert at <= came[number] + longest / 1000 + 0.1

@@ -5,8 +5,9 @@ import re
 from collections.abc import Callable, Mapping
 
 MAX_WINDOWS = 100_000
+_MAX_DELAY = 5_000  # milliseconds
 _COLOUR = re.compile(r"white|black|(0x|#)?[0-9a-fA-F]{6}", re.ASCII)
-_WINDOWS = re.compile(r"[1-9][0-9]{0,5}", re.ASCII)
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,5}", re.ASCII)
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,13 @@ def _colour(text: str) -> str:
     return text
 
 
-def _windows(text: str) -> int:
-    if _WINDOWS.fullmatch(text) is None or int(text) > MAX_WINDOWS:
-        raise ValueError(f"{text!r} is no number of windows")
-    return int(text)
+def _between(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if _NUMBER.fullmatch(text) is None or not least <= int(text) <= most:
+            raise ValueError(f"{text!r} is no number from {least} to {most}")
+        return int(text)
+
+    return read
 
 
 _OPTIONS: dict[str, Callable[[str], object]] = {
@@ -52,6 +56,7 @@ _OPTIONS: dict[str, Callable[[str], object]] = {
     "override_redirect_protection": bool,
     "override_redirect": _override_redirect,
     "allow_utf8_titles": bool,
-    "windows_count_limit": _windows,
+    "windows_count_limit": _between(1, MAX_WINDOWS),
+    "events_max_delay": _between(0, _MAX_DELAY),
     "window_background_color": _colour,
 }

@@ -32,11 +32,19 @@ def effective_minor(untrusted: bytes) -> int:
     """The minor version both sides speak, from the agent's first VERSION_SIZE bytes.
 
     Raises:
-        ProtocolError: the agent has another major version.
+        ProtocolError: the agent has another major version; it says which side is to be updated.
     """
     word: int = _VERSION.unpack(untrusted)[0]
-    if word >> 16 != MAJOR:
-        raise ProtocolError(f"agent of version {word >> 16}.{word & 0xFFFF}, ours is {MAJOR}")
+    spoken = (
+        f"the window agent speaks version {word >> 16}.{word & 0xFFFF}, we speak {MAJOR}.{MINOR}"
+    )
+    if word >> 16 > MAJOR:
+        raise ProtocolError(f"{spoken}: dom0 must be updated")
+    if word >> 16 < MAJOR:
+        raise ProtocolError(
+            f"{spoken}: it must be updated; the qube starts without windows by qvm-start --no-guid,"
+            " and qvm-console-dispvm opens its console"
+        )
     return min(word & 0xFFFF, MINOR)
 
 
