@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from insula.guest.dialogs import tell
 from insula.guest.handlers import find_command
 from insula.protocol.errors import ProtocolError
 from insula.protocol.open_in_vm import NAME_SIZE, OpenRequest, decode_name
@@ -36,13 +37,13 @@ def main() -> int:
         path = Path(folder, request.name)
         before = receive(path, request)
         command = find_command(mime_type(path), str(path))
-        if command is None:
-            return _complain(f"nothing here opens files of type {mime_type(path)}")
         if not _has_display():
             return _complain("there is no display")
+        if command is None:
+            return _fail(f"nothing here opens files of type {mime_type(path)}")
         code = view(command, path)
         if code:
-            return _complain(f"{command[0]} ended with status {code}")
+            return _fail(f"{command[0]} ended with status {code}")
         if not request.view_only and path.exists() and _times(path) != before:
             with path.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
@@ -131,6 +132,11 @@ def _has_display() -> bool:
 
 def _read_whole(size: int) -> bytes:
     return sys.stdin.buffer.read(size)
+
+
+def _fail(text: str) -> int:
+    tell(f"The file could not be opened: {text}")
+    return _complain(text)
 
 
 def _complain(text: str) -> int:

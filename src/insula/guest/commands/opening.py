@@ -9,12 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from insula.guest.commands.calling import call_words
+from insula.guest.dialogs import confirmed
 from insula.protocol.open_in_vm import SERVICE, encode_name
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+]*://", re.ASCII)
 _URL_SERVICE = "qubes.OpenURL"
+_OPENING = frozenset((SERVICE, _URL_SERVICE))
 _EXIT_USAGE = 2
 _CHUNK = 65_536
+_QUESTION = (
+    "A program that another qube had started here wants to open\n\n{}\n\nin one more disposable."
+)
 
 
 def in_vm(words: Sequence[str] | None = None) -> int:
@@ -45,13 +50,25 @@ def _main(program: str, words: Sequence[str] | None, target: str | None) -> int:
         print(_usage(program, named=target is None), file=sys.stderr)
         return _EXIT_USAGE
     what = rest.pop()
-    path = Path(what)
-    if path.is_dir():
+    if Path(what).is_dir():
         print(f"{program}: {what} is a directory", file=sys.stderr)
         return _EXIT_USAGE
+    if target and _opened_for_another() and not confirmed(_QUESTION.format(what), "Open"):
+        return 1
+    return _open(program, target or rest[0], what, view_only=view_only)
+
+
+def _open(program: str, target: str, what: str, *, view_only: bool) -> int:
+    path = Path(what)
     if not path.exists() and _URL.match(what):
-        return _open_address(target or rest[0], what)
-    return _open_file(program, target or rest[0], path, view_only=view_only)
+        return _open_address(target, what)
+    return _open_file(program, target, path, view_only=view_only)
+
+
+def _opened_for_another() -> bool:
+    """Whether this runs in what another qube had opened here: such may go on without an end."""
+    service, _, _ = os.environ.get("QREXEC_SERVICE_FULL_NAME", "").partition("+")
+    return service in _OPENING
 
 
 def _open_address(target: str, address: str) -> int:

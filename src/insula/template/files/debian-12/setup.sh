@@ -24,11 +24,14 @@ ln -s /dev/tcp/127.0.0.1 /etc/qubes-rpc/qubes.ConnectTCP
 ln -s /dev/tcp/127.0.0.1/8082 /etc/qubes-rpc/qubes.UpdatesProxy
 ln -s /run/insula/apt-proxy.conf /etc/apt/apt.conf.d/01qubes-proxy
 cat /usr/share/insula/xterm.resources >> /etc/X11/app-defaults/XTerm
+# No file is opened for its picture only because its directory is looked at.
+sed --in-place 's/^show_thumbnail=1$/show_thumbnail=0/' /etc/xdg/libfm/libfm.conf
+grep --quiet '^show_thumbnail=0$' /etc/xdg/libfm/libfm.conf
 
 systemctl set-default multi-user.target
 systemctl enable insula-base-rules.service insula-agent.service insula-x.service \
     insula-gui.service insula-booted.service insula-console.service split-gpg2-client.socket \
-    split-ssh-client.socket
+    split-ssh-client.socket qubes-incoming-cleanup.service
 systemctl enable qubes-updates-proxy.socket qubes-updates-proxy-forwarder.socket \
     qubes-update-check.timer qubes-sync-time.timer
 # Daemons that run only where their service is switched on, once somebody installs them.
