@@ -1,5 +1,6 @@
 """Qubes in a row, each a network namespace whose links an agent's own thread sets up."""
 
+import errno
 import itertools
 import socket
 import threading
@@ -18,7 +19,7 @@ from insula.protocol.control import ControlType
 from insula.protocol.links import Link, LinkRole, LinkStatus
 from insula.qrexec.loop import Loop
 from tests.net.namespaces import Namespace, join
-from tests.net.world import BOTH, TIMEOUT
+from tests.net.world import BOTH, IPV4, TIMEOUT, Family, Udp, pinged
 
 FILES = Path(insula.guest.__file__).with_name("files")
 BASE_RULES = FILES / "firewall" / "base.nft"
@@ -280,3 +281,40 @@ def _echo(listener: socket.socket, size: int, seen: list[str]) -> None:
         while size and (data := connection.recv(65_536)):
             size -= len(data)
             connection.sendall(data)
+
+
+def asked(row: Chain, family: Family, at: tuple[str, int], server: tuple[str, int]) -> str | None:
+    """Ask by UDP; who the server saw, if the answer came from whom was asked."""
+    client = row.client.namespace.socket(family.socket, socket.SOCK_DGRAM)
+    with client, Udp(row.outside, family, *server) as outside:
+        client.settimeout(1.0)
+        client.connect(at)  # so that nothing from elsewhere is taken
+        client.send(b"question")
+        outside.socket.settimeout(1.0)
+        try:
+            data, sender = outside.socket.recvfrom(100)
+            outside.socket.sendto(b"answer", sender)
+            assert (data, client.recv(100)) == (b"question", b"answer")
+        except TimeoutError:
+            return None
+    found: str = sender[0]
+    return found
+
+
+def reaches(qube: Qube, family: Family = IPV4) -> bool:
+    """Whether pings to the outside come to be answered."""
+    deadline = time.monotonic() + TIMEOUT
+    while not is_answered(qube, family):
+        if time.monotonic() > deadline:
+            return False
+    return True
+
+
+def is_answered(qube: Qube, family: Family = IPV4) -> bool:
+    """Whether one ping to the outside is."""
+    try:
+        return pinged(qube.namespace, family, family.served[0])
+    except OSError as error:
+        if error.errno != errno.ENETUNREACH:
+            raise
+        return False

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import insula.guest
+from tests.net.chain import Chain, chain, connect
 from tests.net.world import BOTH, Family, World, world
 
 BASE_RULES = Path(insula.guest.__file__).with_name("files") / "firewall" / "base.nft"
@@ -25,3 +26,15 @@ def net() -> Iterator[World]:
 def family(request: pytest.FixtureRequest) -> Family:
     found: Family = request.param
     return found
+
+
+@pytest.fixture
+def row(tmp_path: Path) -> Iterator[Chain]:
+    with chain(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def joined(row: Chain) -> Chain:
+    connect(row.firewall, row.client)
+    return row

@@ -1,37 +1,31 @@
 """Links between qubes, by what comes through them (network-firewall.md sections 3 to 5)."""
 
-import errno
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
-from insula.guest.commands import redirecting
 from insula.guest.network import conntrack
-from insula.guest.qubesdb import Server, Store
 from insula.protocol.control import ControlType
-from insula.qrexec.loop import Loop
 from tests.net.chain import (
     CLIENT_MAC,
-    FILES,
-    OTHER_DNS,
     PROVIDER_MAC,
     REAL_DNS,
     VIRTUAL_DNS,
     Chain,
-    Qube,
-    chain,
+    asked,
     client_keys,
     connect,
     downlink,
     exchanged,
+    is_answered,
     outside_link,
     plug,
+    reaches,
     unplug,
     uplink,
 )
@@ -45,69 +39,11 @@ UNMASKED = "flush chain ip qubes postrouting\nflush chain ip6 qubes postrouting\
 OPEN_INPUT = "add rule ip qubes custom-input accept\nadd rule ip6 qubes custom-input accept\n"
 
 
-@pytest.fixture
-def row(tmp_path: Path) -> Iterator[Chain]:
-    with chain(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def joined(row: Chain) -> Chain:
-    connect(row.firewall, row.client)
-    return row
-
-
-def asked(row: Chain, family: Family, at: tuple[str, int], server: tuple[str, int]) -> str | None:
-    """Ask by UDP; who the server saw, if the answer came from whom was asked."""
-    client = row.client.namespace.socket(family.socket, socket.SOCK_DGRAM)
-    with client, Udp(row.outside, family, *server) as outside:
-        client.settimeout(1.0)
-        client.connect(at)  # so that nothing from elsewhere is taken
-        client.send(b"question")
-        outside.socket.settimeout(1.0)
-        try:
-            data, sender = outside.socket.recvfrom(100)
-            outside.socket.sendto(b"answer", sender)
-            assert (data, client.recv(100)) == (b"question", b"answer")
-        except TimeoutError:
-            return None
-    found: str = sender[0]
-    return found
-
-
-def reaches(qube: Qube, family: Family = IPV4) -> bool:
-    """Whether pings to the outside come to be answered."""
-    deadline = time.monotonic() + TIMEOUT
-    while not is_answered(qube, family):
-        if time.monotonic() > deadline:
-            return False
-    return True
-
-
-def is_answered(qube: Qube, family: Family = IPV4) -> bool:
-    """Whether one ping to the outside is."""
-    try:
-        return pinged(qube.namespace, family, family.served[0])
-    except OSError as error:
-        if error.errno != errno.ENETUNREACH:
-            raise
-        return False
-
-
 def test_packets_pass_down_a_chain(joined: Chain, family: Family) -> None:
     at = (family.served[0], PORT)
     assert reaches(joined.client, family)
     assert asked(joined, family, at, at) == family.uplink
     assert exchanged(joined.client.namespace, joined.outside, family.socket, at) == family.uplink
-
-
-def test_questions_for_names_reach_the_last_ones_server(joined: Chain) -> None:
-    for virtual in VIRTUAL_DNS:
-        assert asked(joined, IPV4, (virtual, 53), (REAL_DNS, 53)) == IPV4.uplink
-    assert joined.client.places.resolv_conf.read_text() == (
-        "nameserver 10.139.1.1\nnameserver 10.139.1.2\n"
-    )
-    assert joined.net.places.resolv_conf.read_text() == f"nameserver {REAL_DNS}\n"
 
 
 def test_siblings_do_not_reach_each_other(joined: Chain, family: Family) -> None:
@@ -298,30 +234,6 @@ def test_two_cards_with_an_address_share_it_until_one_goes(joined: Chain) -> Non
     assert reaches(joined.client)
 
 
-def test_a_client_moves_to_another_provider(joined: Chain, family: Family) -> None:
-    assert joined.client.unlink(0).code == 0
-    assert not is_answered(joined.client, family)
-    # The old card, which has the same MAC, takes its time to go.
-    connect(joined.net, joined.client)
-    assert "eth0" in joined.client.ip_shows("route", "get", family.served[0])
-    assert reaches(joined.client, family)
-    gateways = joined.client.ip_shows(f"-{family.version}", "route", "show", "default")
-    assert gateways.split()[2] in (joined.net.ip, joined.net.ip6)
-    assert len(gateways.splitlines()) == 1
-
-
-def test_questions_for_names_follow_the_uplink(joined: Chain) -> None:
-    def shown() -> str:
-        return joined.net.namespace.run("nft", "-a", "list", "chain", "ip", "qubes", "dnat-dns")
-
-    before = shown()
-    assert joined.net.link(outside_link()).code == 0
-    assert shown() == before  # by the handles, too: nothing was made anew
-    assert joined.net.link(outside_link(OTHER_DNS)).code == 0
-    assert asked(joined, IPV4, (VIRTUAL_DNS[0], 53), (OTHER_DNS, 53)) == IPV4.uplink
-    assert joined.net.places.resolv_conf.read_text() == f"nameserver {OTHER_DNS}\n"
-
-
 def test_connections_of_an_address_are_forgotten_before_it_is_used(joined: Chain) -> None:
     for target in IPV4.served:
         send(joined.client.namespace, IPV4, (target, PORT))
@@ -398,100 +310,6 @@ def test_a_link_that_is_wrong_fails_and_is_down(
     assert joined.firewall.link(downlink(joined.client, **changes)).code != 0
     assert not is_answered(joined.client)
     assert joined.client.ip not in joined.firewall.nft_shows("set", "ip", "qubes", "allowed")
-
-
-def test_services_and_protected_files_are_heeded(row: Chain) -> None:
-    connect(row.firewall, row.client)
-    for service in ("disable-default-route", "disable-dns-server"):
-        (row.client.places.services / service).touch()
-    row.client.places.resolv_conf.write_text("# mine\n")
-    assert row.client.link(uplink()).code == 0
-    assert row.client.places.resolv_conf.read_text() == "# mine\n"
-    assert row.client.ip_shows("route", "show", "default") == ""
-    (row.client.places.services / "disable-dns-server").unlink()
-    protected = row.client.places.config / "protected-files.d"
-    protected.mkdir()
-    (protected / "mine").write_text(f"{row.client.places.resolv_conf}\n")
-    assert row.client.link(uplink()).code == 0
-    assert row.client.places.resolv_conf.read_text() == "# mine\n"
-    (protected / "mine").unlink()
-    assert row.client.link(uplink()).code == 0
-    assert "10.139.1.1" in row.client.places.resolv_conf.read_text()
-
-
-def test_a_cards_own_keys_go_first(row: Chain) -> None:
-    row.client.keys |= {
-        f"/net-config/{CLIENT_MAC}/ip": "10.9.9.9",
-        f"/net-config/{CLIENT_MAC}/netmask": "255.255.255.0",
-        f"/net-config/{CLIENT_MAC}/custom": "",
-    }
-    connect(row.firewall, row.client, ips=("10.9.9.9",))
-    assert "inet 10.9.9.9/24" in row.client.ip_shows("address", "show", "eth0")
-    assert "PERMANENT" not in row.client.ip_shows("neigh")
-    assert reaches(row.client)
-
-
-def test_hardening_is_by_the_key_whatever_it_says(row: Chain) -> None:
-    row.client.keys["/qubes-service/harden-network-interfaces"] = "0"
-    connect(row.firewall, row.client)
-    read = ("sysctl", "--values", "net.ipv4.conf.eth0.drop_gratuitous_arp")
-    assert row.client.namespace.run(*read) == "1\n"
-    assert row.firewall.namespace.run(*read) == "0\n"
-
-
-def test_a_qube_says_nothing_of_its_own_accord(row: Chain) -> None:
-    link = downlink(row.client)
-    plug(row.firewall, link.mac, row.client, CLIENT_MAC)
-    assert row.firewall.link(link).code == 0
-    listener = row.firewall.namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x0300)
-    with listener:
-        listener.bind(("vif5.0", 3))
-        row.client.keys |= client_keys(row.firewall, row.client)
-        assert row.client.link(uplink()).code == 0
-        listener.settimeout(2.5)
-        heard = []
-        with suppress(TimeoutError):
-            while True:
-                heard.append(listener.recv(2000))
-        assert [frame for frame in heard if frame[12:14] != b"\x86\xdd"] == []
-        # Membership of multicast groups is all there is; those reports are IPv6's own.
-        assert all(frame[14 + 40 + 8] == 143 for frame in heard)
-
-
-def test_a_program_that_changes_name_servers_has_questions_follow(joined: Chain) -> None:
-    store, loop = Store(), Loop()
-    path = joined.directory / "qubesdb.sock"
-    server = Server(loop, path, store, lambda _path, _value: None)
-    thread = threading.Thread(target=loop.run, daemon=True)
-    thread.start()
-    store.replace(joined.net.keys)
-
-    def run() -> int:
-        return redirecting.main(joined.net.places)
-
-    with pytest.MonkeyPatch.context() as patch, joined.net.namespace.entered():
-        patch.setenv("INSULA_QUBESDB_SOCKET", str(path))
-        assert run() == 100
-        joined.net.places.resolv_conf.write_text(f"nameserver {OTHER_DNS}\n")
-        assert run() == 0
-        assert run() == 100
-        store.replace({})
-        assert run() == 100  # It is no provider any more.
-        loop.running = False
-        with socket.socket(socket.AF_UNIX) as wake:
-            wake.connect(str(path))
-            thread.join(TIMEOUT)
-        server.close()
-    assert asked(joined, IPV4, (VIRTUAL_DNS[0], 53), (OTHER_DNS, 53)) == IPV4.uplink
-
-
-def test_the_service_that_waits_for_the_uplink(row: Chain) -> None:
-    service = str(FILES / "qubes-rpc" / "qubes.WaitForNetworkUplink")
-    waiting = row.client.namespace.popen([service])
-    connect(row.firewall, row.client)
-    assert waiting.wait(TIMEOUT) == 0
-    row.client.unlink(0)
-    assert row.client.namespace.popen([service]).wait(TIMEOUT) == 3
 
 
 def test_no_spoofed_packet_leaks_while_links_come_and_go(row: Chain) -> None:

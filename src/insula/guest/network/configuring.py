@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from insula.guest.network import (
     downlink,
     hidden,
     hooks,
+    manager,
     outward,
     programs,
     redirecting,
@@ -80,6 +82,8 @@ class Configuring:
             cards.take_down(link.name)
         if link.role is LinkRole.DOWNLINK:
             self._withdraw(link)
+        else:
+            manager.take_back(link.name, self._places)
         index = _brought_home(record)
         if (name := cards.name_of(index)) is not None:
             with suppress(OSError):
@@ -96,12 +100,13 @@ class Configuring:
     def _set_up_outward(self, link: Link, own: Provider | None) -> None:
         name = addresses.card_name(link.name)
         uplink = link.role is LinkRole.UPLINK
-        if uplink:
-            mac = addresses.mac_address(link.own_mac or link.mac)
-            card = addresses.from_keys(self._read, mac)
-        else:
-            card = addresses.from_message(link)
+        mac = addresses.mac_address(link.own_mac or link.mac)
+        card = addresses.from_keys(self._read, mac) if uplink else addresses.from_message(link)
+        if self._places.service("disable-dns-server"):
+            card = replace(card, dns=())
         default_route = not self._places.service("disable-default-route")
+        managed = uplink and manager.is_in_charge(self._places)
+        text = manager.connection(name, mac, card, default_route=default_route) if managed else ""
         commands = outward.commands(name, card, default_route=default_route)
         fresh = not self._is_set_up(link, commands)
         if fresh:
@@ -111,15 +116,20 @@ class Configuring:
         if own is not None:
             self._pass_on(own)
             self._do_later(self._accelerate)
-        programs.ip([f"addr flush dev {name}", *commands] if fresh else commands)
+        if text:
+            programs.ip([f"link set dev {name} group {card.group}"])
+            manager.hand_over(name, text, self._places)
+            programs.ip(outward.neighbours(name, card))
+        else:
+            programs.ip([f"addr flush dev {name}", *commands] if fresh else commands)
+            if card.dns:
+                resolver.tell_resolved(name, card.dns, self._places)
         self._do_later(self._tell_of_change)
 
     def _ask(self, card: Outward) -> None:
         """Have programs ask the name servers of a card."""
         path = self._places.resolv_conf
-        if not card.dns or self._places.service("disable-dns-server"):
-            return
-        if str(path) not in protected_files(str(self._places.config)):
+        if card.dns and str(path) not in protected_files(str(self._places.config)):
             resolver.write(path, resolver.text(card.dns))
 
     def _set_up_downlink(self, link: Link, card: Downlink, own: Provider) -> None:

@@ -11,11 +11,7 @@ def commands(name: str, card: Outward, *, default_route: bool) -> list[str]:
     lines = [
         f"addr replace {address} dev {name}{_now(address.version)}" for address in card.addresses
     ]
-    if card.neighbours:
-        lines += [
-            f"neigh replace {gateway} dev {name} lladdr {PROVIDER_MAC} nud permanent"
-            for gateway in card.gateways
-        ]
+    lines += neighbours(name, card)
     lines.append(f"link set dev {name} group {card.group} up")
     lines += [
         f"route replace {gateway} dev {name}" + (" scope link" if gateway.version == 4 else "")
@@ -27,6 +23,16 @@ def commands(name: str, card: Outward, *, default_route: bool) -> list[str]:
             f"route replace default via {gateway} dev {name} onlink" for gateway in card.gateways
         ]
     return lines
+
+
+def neighbours(name: str, card: Outward) -> list[str]:
+    """Know the gateways, which nobody is asked for."""
+    if not card.neighbours:
+        return []
+    return [
+        f"neigh replace {gateway} dev {name} lladdr {PROVIDER_MAC} nud permanent"
+        for gateway in card.gateways
+    ]
 
 
 def _now(version: int) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 class Places:
     """state: what is remembered until the qube ends. base_rules: there once they are loaded.
 
-    services: a file for each that is on. config: of the qube's owner.
+    services: a file for each that is on. config: of the qube's owner. resolved: there if
+    systemd-resolved runs. connections: that NetworkManager knows.
     """
 
     state: Path = Path("/run/insula/network")
@@ -17,6 +18,9 @@ class Places:
     config: Path = Path("/rw/config")
     resolv_conf: Path = Path("/etc/resolv.conf")
     resolved: Path = Path("/run/systemd/resolve/resolv.conf")
+    connections: Path = Path("/etc/NetworkManager/system-connections")
+    nmcli: Path = Path("/usr/bin/nmcli")
+    resolvectl: Path = Path("/usr/bin/resolvectl")
 
     def service(self, name: str) -> bool:
         """Whether a service of this qube is on."""

@@ -2,10 +2,14 @@
 
 import errno
 import os
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 from insula.guest.network.addresses import Address
+from insula.guest.network.places import Places
+
+_TIMEOUT = 20.0  # seconds
 
 
 def text(servers: Iterable[Address]) -> str:
@@ -32,6 +36,21 @@ def write(path: Path, content: str) -> bool:
             raise
         path.write_text(content)
     return True
+
+
+def tell_resolved(name: str, servers: Iterable[Address], places: Places) -> None:
+    """Have systemd-resolved ask these by a card, where it runs."""
+    if not places.resolved.exists():
+        return
+    try:
+        subprocess.run(
+            [places.resolvectl, "dns", name, *map(str, servers)],
+            stdin=subprocess.DEVNULL,
+            timeout=_TIMEOUT,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"systemd-resolved: {error}", flush=True)
 
 
 def _read(path: Path) -> str | None:
