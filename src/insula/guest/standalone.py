@@ -11,9 +11,9 @@ import struct
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
+from insula.guest import systemd
 from insula.guest.fork_server import hand_over
 from insula.guest.requests import Requests
 from insula.guest.session import SessionGate
@@ -109,7 +109,7 @@ class StandaloneAgent:
             self._requests = Requests(
                 self._loop, self._agent_socket, self._control.write, self._terminated
             )
-            _notify_ready()
+            systemd.tell("READY=1")
             return
         match raw.type:
             case MessageType.EXEC_CMDLINE | MessageType.JUST_EXEC:
@@ -190,15 +190,6 @@ class StandaloneAgent:
 def _is_for_sockets(config: ServiceConfig) -> bool:
     """Whether a configuration has what no fork server does."""
     return config.skip_service_descriptor or config.exit_on_client_eof or config.exit_on_service_eof
-
-
-def _notify_ready() -> None:
-    """Tell systemd, if it started us, that calls are taken."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, suppress(OSError):
-        notify.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)
 
 
 def main(words: Sequence[str] | None = None) -> int:

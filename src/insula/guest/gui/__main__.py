@@ -6,10 +6,10 @@ INSULA_PIXELS, a file in place of the pixel region; INSULA_GUI_RUN in place of /
 """
 
 import os
-import socket
 import sys
 from pathlib import Path
 
+from insula.guest import systemd
 from insula.guest.gui.agent import Agent, write_status
 from insula.guest.gui.channel import Listener, Port
 from insula.guest.gui.display import Display
@@ -33,7 +33,7 @@ def main() -> int:
             lambda poller: Port(poller, _PORT) if path is None else Listener(poller, path),
             run_directory,
         )
-        _notify()
+        systemd.tell("READY=1")
         agent.run()
     except (OSError, xcffib.XcffibException) as error:
         print(f"window agent ended: {error}", file=sys.stderr)
@@ -41,13 +41,6 @@ def main() -> int:
     finally:
         (run_directory / "gui-agent.status").unlink(missing_ok=True)
     return 0
-
-
-def _notify() -> None:
-    """Say that the start is over (sd_notify(3))."""
-    if address := os.environ.get("NOTIFY_SOCKET"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
-            notified.sendto(b"READY=1", address.replace("@", "\0", 1))
 
 
 if __name__ == "__main__":
