@@ -5,11 +5,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from ipaddress import ip_address
 
 import pytest
 
-from insula.guest.network import conntrack
+from insula.guest import conntrack
 from insula.protocol.control import ControlType
 from tests.net.chain import (
     CLIENT_MAC,
@@ -260,7 +259,7 @@ def test_forgetting_finds_an_address_at_either_end(joined: Chain, family_of_clie
     shown = joined.firewall.namespace.run("conntrack", "-L", "-f", f"ipv{family.version}")
     assert shown.count(family.clients[0]) >= 2
     with joined.firewall.namespace.entered():
-        conntrack.forget(ip_address(family.clients[0]))
+        conntrack.forget(family.clients[0])
     shown = joined.firewall.namespace.run("conntrack", "-L", "-f", f"ipv{family.version}")
     assert family.clients[0] not in shown
 

@@ -75,6 +75,9 @@ class World:
         for family in BOTH:
             forwarding = "ipv4/ip_forward" if family.version == 4 else "ipv6/conf/all/forwarding"
             provider.write(forwarding, "1")
+            # Senders are told of each packet that is rejected.
+            told = "ipv4/icmp_ratelimit" if family.version == 4 else "ipv6/icmp/ratelimit"
+            provider.write(told, "0")
         join(provider, "eth0", outside, "lan")
         provider.ip(f"link set eth0 address {_UPLINK_MAC}", "link set eth0 up")
         outside.ip(f"link set lan address {_OUTSIDE_MAC}", "link set lan up")
@@ -139,6 +142,12 @@ class World:
             sender.sendto(token, (IPV4.outside, _BARRIER_PORT))
         while self._barrier.recv(100) != token:
             pass
+
+    def pinged(self, place: Namespace, family: Family, target: str) -> bool:
+        """Whether an echo request is answered by whoever is at most behind this provider."""
+        with _pinging(place, family, target) as sender:
+            self.settled()
+            return _answered(sender, family, target)
 
 
 @contextmanager
@@ -208,27 +217,40 @@ def refused(place: Namespace, family: Family, target: tuple[str, int]) -> bool:
     return False
 
 
-def pinged(place: Namespace, family: Family, target: str, kind: int | None = None) -> bool:
-    """Whether an echo request, or a message of another type, is answered within a second."""
-    v4 = family.version == 4
-    protocol = socket.IPPROTO_ICMP if v4 else socket.IPPROTO_ICMPV6
-    with place.socket(family.socket, socket.SOCK_RAW, protocol) as sender:
-        sender.sendto(icmp(family, kind), (target, 0))
+def pinged(place: Namespace, family: Family, target: str) -> bool:
+    """Whether an echo request is answered within a second."""
+    with _pinging(place, family, target) as sender:
         deadline = time.monotonic() + 1
         while (left := deadline - time.monotonic()) > 0:
-            if not select.select([sender], [], [], left)[0]:
-                return False
-            data, (who, *_) = sender.recvfrom(2048)
-            answer = data[(data[0] & 15) * 4] if v4 else data[0]
-            if who == target and answer == (0 if v4 else 129):
+            if select.select([sender], [], [], left)[0] and _answered(sender, family, target):
                 return True
     return False
 
 
-def icmp(family: Family, kind: int | None = None) -> bytes:
-    """A message; an echo request unless told otherwise. The kernel sums what is IPv6."""
-    if kind is None:
-        kind = 8 if family.version == 4 else 128
+def _pinging(place: Namespace, family: Family, target: str) -> socket.socket:
+    protocol = socket.IPPROTO_ICMP if family.version == 4 else socket.IPPROTO_ICMPV6
+    sender = place.socket(family.socket, socket.SOCK_RAW, protocol)
+    try:
+        sender.sendto(_echo_request(family), (target, 0))
+    except OSError:
+        sender.close()
+        raise
+    return sender
+
+
+def _answered(sender: socket.socket, family: Family, target: str) -> bool:
+    """Whether an echo reply of the target is among what came."""
+    found = False
+    while select.select([sender], [], [], 0)[0]:
+        data, (who, *_) = sender.recvfrom(2048)
+        kind = data[(data[0] & 15) * 4] if family.version == 4 else data[0]
+        found |= who == target and kind == (0 if family.version == 4 else 129)
+    return found
+
+
+def _echo_request(family: Family) -> bytes:
+    """A message; the kernel sums what is IPv6."""
+    kind = 8 if family.version == 4 else 128
     rest = struct.pack("!HH", 7, 1) + b"insula!!"
     total = sum(struct.unpack(f"!{len(rest) // 2}H", rest)) + (kind << 8)
     total = (total & 0xFFFF) + (total >> 16)

@@ -12,11 +12,11 @@ from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
+from insula.guest import conntrack
 from insula.guest.network import (
     acceleration,
     addresses,
     cards,
-    conntrack,
     downlink,
     hidden,
     hooks,
@@ -143,7 +143,7 @@ class Configuring:
         if told:
             self._hide(link, card, [*told, *commands])
         for address in card.addresses:
-            conntrack.forget(address)
+            conntrack.forget(str(address))
         ipv6 = any(address.version == 6 for address in card.addresses)
         sysctls.write(
             sysctls.of_card(card.name, silent=True, hardened=self._hardened())
@@ -182,7 +182,7 @@ class Configuring:
             print(f"network: {error}", flush=True)
         for address in real:
             with suppress(OSError):
-                conntrack.forget(address)
+                conntrack.forget(str(address))
         hooks.client_link(self._places.config, "offline", link.name, link.ips[0])
 
     def _is_set_up(self, link: Link, commands: Sequence[str]) -> bool:
