@@ -1,13 +1,16 @@
 """What tests with real packets share. They never touch the network of whoever runs them."""
 
+import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import insula.guest
 from tests.net.chain import Chain, chain, connect
-from tests.net.world import BOTH, Family, World, world
+from tests.net.enforced import Provider, Resolver
+from tests.net.world import BOTH, IPV4, Family, World, world
 
 BASE_RULES = Path(insula.guest.__file__).with_name("files") / "firewall" / "base.nft"
 
@@ -38,3 +41,28 @@ def row(tmp_path: Path) -> Iterator[Chain]:
 def joined(row: Chain) -> Chain:
     connect(row.firewall, row.client)
     return row
+
+
+@pytest.fixture
+def resolver(net: World) -> Iterator[Resolver]:
+    """The DNS server that the provider asks."""
+    with closing(Resolver(net)) as made:
+        yield made
+
+
+@pytest.fixture
+def provider(net: World, resolver: Resolver) -> Iterator[Provider]:
+    """The provider with its database and resolver; its program has not been started."""
+    assert resolver.at == IPV4.served[2]
+    with (
+        tempfile.TemporaryDirectory(prefix="firewall-") as directory,
+        closing(Provider(net, Path(directory))) as made,
+    ):
+        yield made
+
+
+@pytest.fixture
+def enforcing(provider: Provider) -> Provider:
+    """The same, with its program at work."""
+    provider.start()
+    return provider

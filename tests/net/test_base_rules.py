@@ -13,7 +13,6 @@ from tests.net.world import (
     Family,
     Udp,
     World,
-    pinged,
     refused,
     send,
     servers,
@@ -94,7 +93,7 @@ def test_siblings_do_not_reach_each_other_nor_is_a_client_reached(
         send(open_net.outside, family, server.at)
         open_net.settled()
         assert server.received() == []
-        assert not pinged(first, family, family.clients[1])
+        assert not open_net.pinged(first, family, family.clients[1])
         # The way is there: nothing but the rule that isolates them was in it.
         open_net.provider.nft(f"add rule {family.nft} qubes custom-forward udp dport 80 accept")
         send(first, family, server.at)
@@ -107,7 +106,7 @@ def test_a_provider_serves_its_clients_nothing_but_icmp(open_net: World, family:
     client = open_net.clients[0]
     with Udp(open_net.provider, family, family.provider, 80) as server:
         assert refused(client, family, server.at)
-        assert pinged(client, family, family.provider)
+        assert open_net.pinged(client, family, family.provider)
         assert server.received() == []
 
 
@@ -117,7 +116,7 @@ def test_a_qube_accepts_no_connection_from_outside(open_net: World, family: Fami
         send(open_net.provider, family, server.at, b"own")
         open_net.settled()
         assert [data for data, _ in server.received()] == [b"own"]
-        assert pinged(open_net.outside, family, family.uplink) == (family is IPV6)
+        assert open_net.pinged(open_net.outside, family, family.uplink) == (family is IPV6)
 
 
 def test_loading_the_rules_anew_leaves_nothing_twice(net: World) -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from insula.guest import bind_dirs, private, root, toggles
+from insula.guest.firewall import tables
 from insula.guest.parking import MACHINE_ID, Parked
 from insula.guest.protected import protected_files
 from insula.guest.scripts import Scripts
@@ -53,11 +54,22 @@ def become(who: Identity, parked: Parked | None, let_others_run: Callable[[], No
     _host_name(qubesdb.get("/name", ""), protected)
     _time_zone(qubesdb.get("/qubes-timezone", ""), protected)
     _keyboard(qubesdb.get("/keyboard-layout", ""))
+    if "/qubes-netvm-network" in qubesdb and "qubes-firewall" not in services:
+        let_others_run()
+        _enforce_no_rules(report)
     if toggles.waited_for(services):
         let_others_run()
         toggles.start_units(report)
     run.all_of("/rw/config/rc.local.d", "/rw/config/rc.local")
     return report
+
+
+def _enforce_no_rules(report: list[str]) -> None:
+    """Open what is closed to clients until a program says which may pass: there will be none."""
+    try:
+        tables.none_enforced()
+    except tables.NotAppliedError as error:
+        report.append(f"clients reach nothing: {error}")
 
 
 def wait_until_booted() -> None:

@@ -21,7 +21,7 @@ class Scripts:
     def all_of(self, directory: str, file: str) -> None:
         """Run DIRECTORY/*.rc and then FILE, those that are executable."""
         for path in (*names_in(directory, ".rc"), file):
-            if _has_something_to_do(path):
+            if has_something_to_do(path):
                 self._run(path)
 
     def _run(self, path: str) -> None:
@@ -32,7 +32,7 @@ class Scripts:
             self._report.append(f"{path}: {error}")
 
 
-def _has_something_to_do(path: str) -> bool:
+def has_something_to_do(path: str) -> bool:
     """Whether a file is executable and not all comment, as a private volume's first ones are."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -17,7 +17,7 @@ _CHUNK = 65_536
 _COMMANDS = ("read", "write", "rm", "multiread", "list", "watch")
 
 
-class _NotFoundError(Exception):
+class NotFoundError(Exception):
     """There is no such key."""
 
 
@@ -39,7 +39,7 @@ class Database:
         """A value.
 
         Raises:
-            _NotFoundError: there is none.
+            NotFoundError: there is none.
         """
         return self._ask(MessageType.READ, key).data
 
@@ -79,7 +79,7 @@ class Database:
         self._socket.sendall(Message(kind, path, data).encode())
         message = self._answer()
         if message.type == MessageType.RESP_ERROR_NOENT:
-            raise _NotFoundError(key)
+            raise NotFoundError(key)
         if message.type == MessageType.RESP_ERROR:
             raise ProtocolError(f"{key} is not to be had, or not to be changed")
         return message
@@ -127,7 +127,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0 if "-h" in options or "--help" in options else _EXIT_FAILED
     try:
         return _RUN[command](Database(), options, rest)
-    except _NotFoundError as error:
+    except NotFoundError as error:
         return _complain(options, f"{error}: there is no such key", _EXIT_NOT_FOUND)
     except (OSError, ProtocolError) as error:
         return _complain(options, str(error), _EXIT_FAILED)
@@ -141,7 +141,7 @@ def read_bool(words: Sequence[str] | None = None) -> int:
         return _EXIT_UNKNOWN
     try:
         return 0 if Database().read(given[0]) else 1
-    except _NotFoundError:
+    except NotFoundError:
         return int(given[1]) if len(given) > 1 else 2
     except (OSError, ProtocolError, ValueError) as error:
         print(f"qubesdb-read-bool: {error}", file=sys.stderr)
@@ -173,7 +173,7 @@ def _read(database: Database, options: dict[str, str], keys: list[str]) -> int:
             _wait(database, key)
         try:
             value = database.read(key)
-        except _NotFoundError:
+        except NotFoundError:
             if "-e" not in options:
                 code = _complain(options, f"{key}: there is no such key", _EXIT_NOT_FOUND)
                 continue
@@ -192,7 +192,7 @@ def _wait(database: Database, key: str) -> None:
         try:
             database.read(key)
             return
-        except _NotFoundError:
+        except NotFoundError:
             database.next_event()
 
 
@@ -209,7 +209,7 @@ def _remove(database: Database, options: dict[str, str], keys: list[str]) -> int
     for key in keys:
         try:
             database.remove(key)
-        except _NotFoundError:
+        except NotFoundError:
             code = _complain(options, f"{key}: there is no such key", _EXIT_NOT_FOUND)
     return code
 

@@ -33,7 +33,7 @@ systemctl enable insula-base-rules.service insula-agent.service insula-x.service
     insula-gui.service insula-booted.service insula-console.service split-gpg2-client.socket \
     split-ssh-client.socket qubes-incoming-cleanup.service
 systemctl enable qubes-updates-proxy.socket qubes-updates-proxy-forwarder.socket \
-    qubes-update-check.timer qubes-sync-time.timer
+    qubes-update-check.timer qubes-sync-time.timer qubes-firewall.service
 # Daemons that run only where their service is switched on, once somebody installs them.
 for pair in cups:cups.service cups:cups.socket cups:cups.path crond:cron.service \
     avahi:avahi-daemon.service avahi:avahi-daemon.socket exim4:exim4.service \
