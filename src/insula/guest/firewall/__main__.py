@@ -75,6 +75,7 @@ class _Program:
                 self._take(events)
             except ConnectionError:
                 self._connect()
+                systemd.tell("READY=1")  # Perhaps it was told of a reload.
 
     def _next(self) -> list[_Event]:
         """All that came; waits until something did, or there is something to do without."""
@@ -88,14 +89,17 @@ class _Program:
 
     def _take(self, events: list[_Event]) -> None:
         changed: dict[str, None] = {}
+        lost = False
         for event in events:
             match event:
                 case _Answered(name, addresses):
                     self._firewall.answered(name, addresses)
                 case _Changed(key):
                     changed[key] = None
-                case _Lost(database) if database is self._watched:
-                    raise ConnectionError
+                case _Lost(database):
+                    lost |= database is self._watched
+        if lost:
+            raise ConnectionError
         if signal.SIGHUP in events:
             systemd.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             self._look_at_all()
