@@ -38,7 +38,9 @@ def live(home: Path, template: str = TEMPLATE) -> Iterator[Live]:
         async with serving(home) as instance:
             await instance.template(template)
             viewers = cast(Viewers, None)  # Nothing is shown.
-            calls = LocalCalls(instance.api, instance.templates, instance.snapshots, viewers)
+            calls = LocalCalls(
+                instance.api, instance.templates, instance.snapshots, viewers, lambda *_: False
+            )
             path = instance.run / local.SOCKET_NAME
             server = LocalServer(path, calls.handlers(), FOR_CALLER)
             server.start()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from insula.daemon.admin import qube_calls
 from insula.daemon.admin.calls import Api
-from insula.daemon.admin.permissions import Allows
 from insula.daemon.admin.server import SOCKET_NAME, AdminServer
 from insula.daemon.engine.interface import Capabilities
 from insula.daemon.engine.memory.engine import MemoryEngine
@@ -20,6 +19,7 @@ from insula.daemon.lifecycle.agent_volume import AgentVolume
 from insula.daemon.lifecycle.appearing import Appearing
 from insula.daemon.lifecycle.asking import DeviceAgent
 from insula.daemon.lifecycle.consoles import Consoles
+from insula.daemon.lifecycle.deciding import Deciding
 from insula.daemon.lifecycle.deferring import Deferring
 from insula.daemon.lifecycle.devices import Devices
 from insula.daemon.lifecycle.events import Events
@@ -109,7 +109,7 @@ class Instance:
     drivers: dict[str, FakeDriver]
     appearing: Appearing
     policy: PolicyAdministration
-    allows: Allows
+    decide: Deciding
     networking: Networking
     told: list[Event] = field(default_factory=list)
 
@@ -131,7 +131,7 @@ class Instance:
             devices=self.devices,
             consoles=self.consoles,
             policy=self.policy,
-            allows=self.allows,
+            allows=self.decide.allows,
         )
 
     async def template(self, name: str = TEMPLATE, recipe: str = RECIPE) -> Qube:
@@ -332,7 +332,7 @@ async def open_instance(
         drivers,
         appearing,
         policy,
-        decide.allows,
+        decide,
         networking,
     )
     qube_calls.route(decide, instance.api, home, undo)

@@ -27,6 +27,7 @@ class FakeQube:
     uuid: UUID = field(default_factory=uuid4)
     running: bool = True
     features: dict[str, str] = field(default_factory=dict)
+    options: dict[str, object] = field(default_factory=dict)
     opened: list[Spawned] = field(default_factory=list)
 
 
@@ -39,6 +40,7 @@ class FakeDaemon:
         self.properties: dict[str, str] = {}
         self.asked = 0  # for windows
         self.refuses = False  # to open any
+        self.pastes: set[tuple[str, str]] = set()  # that the policy allows
         self._streams: set[asyncio.StreamWriter] = set()
         self._connections: set[asyncio.Task[None]] = set()
         self._admin: asyncio.Server | None = None
@@ -79,7 +81,9 @@ class FakeDaemon:
 
     async def _start(self) -> None:
         self._admin = await asyncio.start_unix_server(self._serve, self.host.run / "qubesd.sock")
-        self._local = LocalServer(self.host.run / local.SOCKET_NAME, {"window": self._window})
+        self._local = LocalServer(
+            self.host.run / local.SOCKET_NAME, {"window": self._window, "evaluate": self._evaluate}
+        )
         self._local.start()
 
     async def _stop(self) -> None:
@@ -132,6 +136,11 @@ class FakeDaemon:
                 return admin.ok()
         return b""
 
+    async def _evaluate(self, request: Request) -> Answer:
+        pair = (str(request.fields["source"]), str(request.fields["target"]))
+        assert request.fields["service"] == "qubes.ClipboardPaste"
+        return Answer({"allowed": pair in self.pastes})
+
     async def _window(self, request: Request) -> Answer:
         self.asked += 1
         qube = self.qubes.get(str(request.fields["qube"]))
@@ -145,8 +154,9 @@ class FakeDaemon:
             name=qube.name,
             label=LABEL,
             uid=UID,
-            options={},
+            options=qube.options,
             display=request.descriptors[0],
+            session=request.descriptors[1],
             authorization=(name, data),
         )
         qube.opened.append(spawned)

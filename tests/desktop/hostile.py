@@ -17,11 +17,20 @@ from insula.protocol.gui.messages import (
     Map,
     ShmImage,
     WindowDump,
+    WindowName,
     encode,
 )
 from insula.protocol.gui.stream import take_from_viewer
 from insula.protocol.resync import MARKER_SIZE
-from tests.desktop.joined import TIMEOUT, XServer, fill, make_region, viewer_on
+from tests.desktop.joined import (
+    TIMEOUT,
+    TopLevel,
+    XServer,
+    fill,
+    make_region,
+    viewer_on,
+    wait_for,
+)
 
 RED = 0xFF0001
 LAST = 0xFFFF_FFF0
@@ -31,10 +40,10 @@ XCONF_SIZE = 16
 class Hostile:
     """The qube's end of a viewer's channel, in the hands of the test."""
 
-    def __init__(self, channel: socket.socket, process: subprocess.Popen[bytes], log: Any) -> None:
+    def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
-        self.process = process
-        self._log = log
+        self.process: subprocess.Popen[bytes] | None = None
+        self._log: Any = None
         self._received = bytearray()
         self.heard: list[Any] = []
         self.greeting = b""  # what the viewer answered
@@ -55,15 +64,20 @@ class Hostile:
             viewer_on(desktop, theirs, region, options, plain=plain, stderr=log) as process,
         ):
             theirs.close()
-            hostile = cls(ours, process, log)
+            hostile = cls(ours)
+            hostile.process, hostile._log = process, log
             if minor is None:
-                marker = hostile._exactly(MARKER_SIZE)
-                ours.sendall(b"stale bytes" + marker + agent_opening())
-                hostile.greeting = hostile._exactly(ANSWER_SIZE)
+                hostile.greet()
             else:
                 ours.sendall(struct.pack("<I", 1 << 16 | minor))
                 hostile.greeting = hostile._exactly(ANSWER_SIZE if minor >= 4 else XCONF_SIZE)
             yield hostile
+
+    def greet(self) -> None:
+        """Begin a session, as an agent of ours does."""
+        marker = self._exactly(MARKER_SIZE)
+        self.channel.sendall(b"stale bytes" + marker + agent_opening())
+        self.greeting = self._exactly(ANSWER_SIZE)
 
     def _exactly(self, size: int) -> bytes:
         out = b""
@@ -101,6 +115,7 @@ class Hostile:
 
     def outcome(self) -> tuple[int, list[str]]:
         """Close the channel; the viewer's exit code and its log."""
+        assert self.process is not None
         self.channel.close()
         code = self.process.wait(TIMEOUT)
         self._log.seek(0)
@@ -132,3 +147,19 @@ def live(window: int, override: int) -> list[AgentMessage]:
         WindowDump(window, 512, 512, 32, tuple(range(256))),
         ShmImage(window, 0, 0, 512, 512),
     ]
+
+
+def window(number: int, rect: Rect, title: bytes, override: int = 0) -> list[AgentMessage]:
+    """Messages that put a window with a title and pixels on the screen."""
+    return [
+        Create(number, *rect, 0, override),
+        WindowName(number, title),
+        Map(number, 0, override),
+        WindowDump(number, 512, 512, 32, tuple(range(256))),
+        ShmImage(number, 0, 0, 512, 512),
+    ]
+
+
+def shown(desktop: XServer, title: str) -> TopLevel:
+    """Wait for a window on the desktop."""
+    return wait_for(lambda: desktop.framed(title), f"a window {title!r}")

@@ -15,6 +15,8 @@ import pytest
 
 from insula.desktop.asking import SOCKET_NAME, put_questions
 from insula.prompts.deciding import FOCUS_DELAY
+from insula.prompts.suspicion import ARMED_AFTER
+from insula.protocol.policy_agent import encode_suspicious, encode_tell
 from insula.tools.demo.screen import Screen
 from tests.desktop.joined import XServer
 
@@ -154,3 +156,38 @@ def test_the_session_has_questions_put_when_they_come(desktop: XServer) -> None:
         run = Path(name)
         assert asyncio.run(asyncio.wait_for(ask(), TIMEOUT)) == b"deny"
         assert not (run / SOCKET_NAME).exists()
+
+
+def test_a_line_of_the_sessions_own_is_shown_and_takes_no_focus(
+    agent: Path, desktop: XServer
+) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(TIMEOUT)
+        connection.connect(str(agent))
+        connection.sendall(encode_tell("6 bytes copied from work."))
+        connection.shutdown(socket.SHUT_WR)
+        before = desktop.core.GetInputFocus().reply().focus
+        assert connection.recv(64) == b""
+    _wait(lambda: desktop.run("xdotool", "search", "--onlyvisible", "--class", "insula"))
+    assert desktop.core.GetInputFocus().reply().focus == before
+
+
+@pytest.mark.parametrize(("key", "answer"), [("Return", b"end"), ("Escape", b"deny")])
+def test_a_suspicious_qube_is_ended_or_not_but_not_by_keys_meant_for_another(
+    agent: Path, desktop: XServer, key: str, answer: bytes
+) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(TIMEOUT)
+        connection.connect(str(agent))
+        connection.sendall(encode_suspicious("work"))
+        connection.shutdown(socket.SHUT_WR)
+        search = ("xdotool", "search", "--sync", "--onlyvisible", "--name", "a suspicious qube")
+        found = desktop.run(*search).split()[-1]
+        desktop.run("xdotool", "windowactivate", "--sync", found, "key", "Return")
+        connection.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            connection.recv(64)
+        connection.settimeout(TIMEOUT)
+        time.sleep(ARMED_AFTER / 1000)  # what is tested: keys count after it
+        desktop.run("xdotool", "windowactivate", "--sync", found, "key", key)
+        assert connection.recv(64) == answer

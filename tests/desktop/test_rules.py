@@ -36,8 +36,8 @@ from insula.protocol.gui.messages import (
     WindowName,
 )
 from tests.desktop.host import BLUE
-from tests.desktop.hostile import RED, Hostile, framed, live, red_region
-from tests.desktop.joined import TIMEOUT, TopLevel, XServer, inside, ring, viewer_on, wait_for
+from tests.desktop.hostile import RED, Hostile, framed, live, red_region, shown, window
+from tests.desktop.joined import TIMEOUT, XServer, inside, ring, viewer_on, wait_for
 
 XCONF = "00050000000400001800000001140000"  # of a screen of 1280x1024 pixels
 FROM_AGENT = [MessageType(number) for number in (130, 131, 132, 133, 134, 136, 141, 143, 144, 145,
@@ -54,21 +54,6 @@ def region() -> int:
 def agent(desktop: XServer, region: int) -> Iterator[Hostile]:
     with Hostile.against(desktop, region, minor=8) as hostile:
         yield hostile
-
-
-def window(number: int, rect: Rect, title: bytes, override: int = 0) -> list[AgentMessage]:
-    """Messages that put a window with a title and pixels on the screen."""
-    return [
-        Create(number, *rect, 0, override),
-        WindowName(number, title),
-        Map(number, 0, override),
-        WindowDump(number, 512, 512, 32, tuple(range(256))),
-        ShmImage(number, 0, 0, 512, 512),
-    ]
-
-
-def shown(desktop: XServer, title: str) -> TopLevel:
-    return wait_for(lambda: desktop.framed(title), f"a window {title!r}")
 
 
 @pytest.mark.parametrize(

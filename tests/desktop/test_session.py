@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,8 +44,10 @@ def work(
 
 
 @contextmanager
-def session(host: Host, desktop: XServer, *more: str) -> Iterator[subprocess.Popen[bytes]]:
-    with running([*SESSION, *more], environment(host, desktop.display)) as process:
+def session(
+    host: Host, desktop: XServer, *more: str, **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    with running([*SESSION, *more], environment(host, desktop.display), **options) as process:
         yield process
 
 

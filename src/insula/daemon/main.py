@@ -142,7 +142,7 @@ async def _serve(home: Path, run: Path) -> None:
         )
         qube_calls.route(deciding, api, home, undo)
         templates = Templates(world, administration, snapshots)
-        calls = LocalCalls(api, templates, snapshots, viewers)
+        calls = LocalCalls(api, templates, snapshots, viewers, deciding.would_allow)
         unused = reconcile.expect(world, runs)
         taking_over = _owned(undo, reconcile.take_all_over(world, power, runs))
         local_server = LocalServer(run / local.SOCKET_NAME, calls.handlers(), FOR_CALLER)

@@ -13,15 +13,19 @@ import signal
 import socket
 import sys
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 
-from insula.client import instance
+from insula.client import instance, local_socket
 from insula.client.admin import call
 from insula.client.errors import QubesDaemonCommunicationError, QubesException
 from insula.client.events import events
 from insula.desktop.asking import put_questions
+from insula.desktop.clipboard import Clipboard
+from insula.desktop.hearing import Hearing
 from insula.desktop.lock import AlreadyShownError, release, take
 from insula.desktop.shown import Asking, keep_shown
+from insula.desktop.telling import ends, tell
 from insula.desktop.xdisplay import Display, DisplayError, Greeted, parse
 from insula.protocol.admin import ADMIN_QUBE, Event, parse_listed_qubes
 from insula.protocol.errors import ProtocolError, ReportableError
@@ -33,6 +37,7 @@ _STARTS = frozenset({"domain-spawn", "domain-start"})
 _ENDS = frozenset({"domain-stopped", "domain-shutdown", "domain-start-failed"})
 _DRAIN = 65_536
 _CALL_TIMEOUT = 20.0
+_PASTE = "qubes.ClipboardPaste"
 
 log = logging.getLogger("insula.session")
 
@@ -47,6 +52,12 @@ class Session:
         self._run = run
         self._ends_with = ends_with
         self._asking = Asking(display)
+        self._hearing = Hearing(
+            Clipboard(run, _paste_allowed),
+            tell=partial(tell, run),
+            ends=partial(ends, run),
+            kill=_kill,
+        )
         self._shown: dict[str, asyncio.Task[None]] = {}
         self._back = asyncio.Event()
         self._questions: asyncio.Task[None] | None = None
@@ -67,6 +78,7 @@ class Session:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._asking.settle()
+            await self._hearing.close()
 
     async def _until_display_ends(self) -> None:
         """Wait for the end of our connection; what comes on it tells of new keyboard mappings."""
@@ -136,7 +148,9 @@ class Session:
         known = self._shown.get(qube)
         if (known is not None and not known.done()) or not await self._has_windows(qube):
             return
-        task = asyncio.create_task(keep_shown(qube, self._asking, lambda: self._back))
+        task = asyncio.create_task(
+            keep_shown(qube, self._asking, self._hearing.hear, lambda: self._back)
+        )
         self._shown[qube] = task
         task.add_done_callback(lambda done: self._over(qube, done))
 
@@ -181,6 +195,24 @@ class Session:
             return  # the next daemon is told anyway
         except QubesException as error:
             log.warning("keyboard layout %s not set: %s", self._layout, error)
+
+
+def _paste_allowed(source: str, target: str) -> bool:
+    try:
+        answer = local_socket.request(
+            "evaluate", timeout=_CALL_TIMEOUT, service=_PASTE, source=source, target=target
+        )
+    except (QubesException, ProtocolError) as error:
+        log.warning("nobody says whether text may go from %s to %s: %s", source, target, error)
+        return False
+    return answer.get("allowed") is True
+
+
+async def _kill(qube: str) -> None:
+    try:
+        await _ask(qube, "admin.vm.Kill")
+    except QubesException as error:
+        log.warning("%s: not ended: %s", qube, error)
 
 
 async def _ask(destination: str, method: str, argument: str = "", payload: str = "") -> str:

@@ -15,10 +15,20 @@ from PySide6.QtWidgets import QApplication, QLabel
 
 from insula.client import instance
 from insula.prompts import words
+from insula.prompts.suspicion import SuspicionWindow
 from insula.prompts.waiting import Waiting
 from insula.prompts.window import QuestionWindow
 from insula.protocol.errors import ProtocolError, ReportableError
-from insula.protocol.policy_agent import DENY, MAX_REQUEST, Ask, Notify, parse_request
+from insula.protocol.policy_agent import (
+    DENY,
+    ENDS,
+    MAX_REQUEST,
+    Ask,
+    Notify,
+    Suspicious,
+    Tell,
+    parse_request,
+)
 
 SOCKET_NAME = "policy-agent.sock"
 TIMEOUT = 300.0  # seconds that a person has for one question
@@ -40,8 +50,8 @@ class _Asked:
         self.connection = connection
         self._on_closed = on_closed
         self.received = bytearray()
-        self.ask: Ask | None = None
-        self.window: QuestionWindow | None = None
+        self.ask: Ask | Suspicious | None = None
+        self.window: QuestionWindow | SuspicionWindow | None = None
         self.notifier: QSocketNotifier | None = None
 
     def close(self, answer: bytes) -> None:
@@ -114,11 +124,16 @@ class Agent:
             self._show_notice(words.notice(request))
             asked.close(b"")
             return
+        if isinstance(request, Tell):
+            self._show_notice(request.text)
+            asked.close(b"")
+            return
         asked.ask = request
-        if self._waiting.add(request.source, asked):
+        source = request.qube if isinstance(request, Suspicious) else request.source
+        if self._waiting.add(source, asked):
             self._show_next()
         else:
-            log.warning("%s asks too much", request.source)
+            log.warning("%s asks too much", source)
             asked.close(DENY)
 
     def _show_next(self) -> None:
@@ -126,13 +141,20 @@ class Agent:
         if asked is None or asked.ask is None:
             return
 
-        def answered(target: str | None) -> None:
-            asked.close(DENY if target is None else f"allow:{target}".encode("ascii"))
+        def over(answer: bytes) -> None:
+            asked.close(answer)
             self._waiting.over()
             QTimer.singleShot(0, self._show_next)
 
+        def answered(target: str | None) -> None:
+            over(DENY if target is None else f"allow:{target}".encode("ascii"))
+
+        window: QuestionWindow | SuspicionWindow
         try:
-            window = QuestionWindow(asked.ask, answered)
+            if isinstance(asked.ask, Suspicious):
+                window = SuspicionWindow(asked.ask.qube, lambda ends: over(ENDS if ends else DENY))
+            else:
+                window = QuestionWindow(asked.ask, answered)
         except Exception:
             log.exception("a question cannot be shown")
             answered(None)

@@ -8,11 +8,15 @@ open for as long as what was asked for is in use, and its closing says that the 
 | op | fields, descriptors | answer |
 |---|---|---|
 | call | target, user, service or command, flags | qube, domain, port, nonce (hex); data |
-| window | qube, authorization (hex name, hex data); an X connection | pid; pidfd |
+| window | qube, authorization (hex name, hex data); an X connection, a socket | pid; pidfd |
+| evaluate | service, source, target: names | allowed: bool, "ask" counting as allowed |
 | status | | what `insula status` shows |
 | template | name, root, kernel, initrd, recipe: paths of a build | revision |
 | golden | qube | key; answered once the snapshot is there |
 | stop | kill: bool | answered when qubes are down, just before the daemon ends |
+
+window: the socket, which may be missing, is for what viewer and caller tell each other
+(viewing.py).
 
 call: target is a qube's name, "@dispvm" or "@dispvm:TEMPLATE"; a disposable ends with the
 connection. service is "NAME[+ARG]"; command is a shell command; exactly one of them. user is a

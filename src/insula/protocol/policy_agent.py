@@ -1,5 +1,7 @@
 """What the person's session is asked and told about calls (qrexec-wire.md section 11.6).
 
+Two more messages are ours: a line to show, and the question whether a suspicious qube is to end.
+
 It comes from dom0, which took names from qubes: everything that is shown has to be clean.
 """
 
@@ -13,14 +15,19 @@ from insula.protocol.errors import ProtocolError
 from insula.protocol.policy.evaluation import Request, Verdict
 
 ASK, NOTIFY = "policy.Ask", "policy.Notify"
+TELL, SUSPICIOUS = "insula.Tell", "insula.Suspicious"
+ENDS = b"end"  # the answer to Suspicious that has the qube ended
 MAX_REQUEST = 4 << 20  # bytes
 DENY = b"deny"
 _ALLOW = "allow:"
 RESOLUTIONS = ("allow", "deny", "fail")
-_HEADER = re.compile(rb"(policy\.(?:Ask|Notify)) dom0(?: name dom0)?", re.ASCII)
+_HEADER = re.compile(
+    rb"(policy\.(?:Ask|Notify)|insula\.(?:Tell|Suspicious)) dom0(?: name dom0)?", re.ASCII
+)
 _NAME = re.compile(r"[A-Za-z0-9@_.:-]{1,80}", re.ASCII)
 _SERVICE = re.compile(r"[A-Za-z0-9@_.+-]{1,255}", re.ASCII)
 _ARGUMENT = re.compile(r"\+[A-Za-z0-9_.+-]{0,65000}", re.ASCII)
+_LINE = re.compile(r"[ -~]{1,400}", re.ASCII)
 _ICON = re.compile(r"[A-Za-z0-9_.-]{0,128}", re.ASCII)
 
 
@@ -45,6 +52,30 @@ class Notify:
     service: str
     argument: str
     target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """A line of dom0's own."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicious:
+    """Whether a qube whose windows' messages no honest program sends is to end."""
+
+    qube: str
+
+
+def encode_tell(text: str) -> bytes:
+    """A line to show."""
+    return _encoded(TELL, {"text": text})
+
+
+def encode_suspicious(qube: str) -> bytes:
+    """The question whether a qube is to end."""
+    return _encoded(SUSPICIOUS, {"qube": qube})
 
 
 def encode_ask(verdict: Verdict, request: Request, icons: Mapping[str, str]) -> bytes:
@@ -82,11 +113,11 @@ def _encoded(service: str, fields: Mapping[str, object]) -> bytes:
     return f"{service} dom0 name dom0\0".encode() + json.dumps(fields).encode()
 
 
-def parse_request(received: bytes) -> Ask | Notify:
+def parse_request(received: bytes) -> Ask | Notify | Tell | Suspicious:
     """Read all that came on a connection.
 
     Raises:
-        ProtocolError: it is neither, or something in it is not to be shown.
+        ProtocolError: it is none, or something in it is not to be shown.
     """
     header, separator, body = received.partition(b"\0")
     found = _HEADER.fullmatch(header)
@@ -98,7 +129,14 @@ def parse_request(received: bytes) -> Ask | Notify:
         raise ProtocolError(f"not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise ProtocolError("no object")
-    return _ask(fields) if found[1] == ASK.encode() else _notify(fields)
+    match found[1].decode("ascii"):
+        case "policy.Ask":
+            return _ask(fields)
+        case "policy.Notify":
+            return _notify(fields)
+        case "insula.Tell":
+            return Tell(_clean(fields.get("text"), _LINE))
+    return Suspicious(_clean(fields.get("qube"), _NAME))
 
 
 def _ask(fields: dict[str, Any]) -> Ask:

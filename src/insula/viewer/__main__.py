@@ -3,7 +3,8 @@
 --x-fd N: a connection to the X server, not used yet. --channel-fd N: a connection to the qube's
 window port. --pixels-fd N: the qube's pixel region, sealed against shrinking. --config JSON: see
 `config.parse`. --channel-kind plain, optional: the window port is one session from its first
-byte on, as a vchan is. --gate-fd N, optional: a socket; a byte is sent when all is loaded, and
+byte on, as a vchan is. --session-fd N, optional: a socket to the person's session, see
+`protocol/viewing.py`. --gate-fd N, optional: a socket; a byte is sent when all is loaded, and
 nothing is done before a byte comes back, so that whoever started us can look at our jail first.
 INSULA_X_AUTHORITY: name and data of the X server's access control as NAME:HEX, or absent.
 
@@ -16,11 +17,13 @@ import socket
 import sys
 
 from insula.protocol.errors import ProtocolError
+from insula.protocol.viewing import PROTOCOL
 from insula.viewer.channel import ChannelClosedError
 from insula.viewer.config import parse
 from insula.viewer.desktop import Desktop, DesktopError
 from insula.viewer.region import Region
 from insula.viewer.restraint import Log
+from insula.viewer.session_link import SessionLink
 from insula.viewer.viewer import Viewer
 from insula.viewer.xlib import xcffib
 
@@ -30,6 +33,7 @@ _OPTIONS = ("--x-fd", "--channel-fd", "--pixels-fd", "--config")
 def main(arguments: list[str]) -> int:
     """Show the qube's windows until something ends it; returns the exit code."""
     log = Log("?")
+    link = SessionLink(None)
     try:
         given = dict(zip(arguments[::2], arguments[1::2], strict=True))
         descriptors = [int(given[option]) for option in _OPTIONS[:3]]
@@ -41,12 +45,15 @@ def main(arguments: list[str]) -> int:
         desktop = Desktop(descriptors[0], _authority(authority))
         channel = socket.socket(fileno=descriptors[1])
         plain = given.get("--channel-kind") == "plain"
-        Viewer(desktop, channel, Region(descriptors[2]), config, log, plain=plain).run()
+        if "--session-fd" in given:
+            link = SessionLink(socket.socket(fileno=int(given["--session-fd"])))
+        Viewer(desktop, channel, Region(descriptors[2]), config, log, link=link, plain=plain).run()
     except ChannelClosedError as error:
         log.write(f"ended: {error}")
         return 0
     except ProtocolError as error:
         log.write(f"ended, the qube broke the window protocol: {error}")
+        link.say("notice", kind=PROTOCOL)
         return 1
     except (DesktopError, xcffib.XcffibException, OSError, ValueError, KeyError) as error:
         log.write(f"ended: {error!r}")

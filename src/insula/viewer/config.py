@@ -3,9 +3,13 @@
 import json
 from typing import Any, NamedTuple
 
+from insula.protocol.gui.keys import Sequence
+from insula.protocol.gui.keys import parse as parse_keys
 from insula.protocol.gui.limits import MAX_WINDOWS
 
 _MAX_NAME = 31
+_COPY_KEY, _PASTE_KEY = "Ctrl-Shift-c", "Ctrl-Shift-v"
+_CLIPBOARD_SIZE, _SMALLEST_CLIPBOARD, _LARGEST_CLIPBOARD = 64_000, 256, 256_000  # bytes
 _MOST_LOCKERS = 10
 _NAMED_COLOURS = {"white": 0xFFFFFF, "black": 0x000000}
 
@@ -24,6 +28,10 @@ class Config(NamedTuple):
     window_background: int = 0xFFFFFF
     screensavers: tuple[str, ...] = ("xscreensaver",)
     events_max_delay: int = 0  # milliseconds
+    copy_key: Sequence | None = parse_keys(_COPY_KEY)
+    paste_key: Sequence | None = parse_keys(_PASTE_KEY)
+    paste_key_text: str = _PASTE_KEY
+    max_clipboard_size: int = _CLIPBOARD_SIZE  # bytes
 
 
 def parse(text: str) -> Config:
@@ -49,10 +57,21 @@ def parse(text: str) -> Config:
             windows_count_limit=int(options.get("windows_count_limit", MAX_WINDOWS)),
             screensavers=tuple(options.get("screensaver_names", ("xscreensaver",)))[:_MOST_LOCKERS],
             events_max_delay=int(options.get("events_max_delay", 0)),
+            copy_key=parse_keys(str(options.get("secure_copy_sequence", _COPY_KEY))),
+            paste_key=parse_keys(str(options.get("secure_paste_sequence", _PASTE_KEY))),
+            paste_key_text=str(options.get("secure_paste_sequence", _PASTE_KEY)),
+            max_clipboard_size=_clipboard_size(options.get("max_clipboard_size")),
             window_background=_colour(options.get("window_background_color", "white")),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"configuration is not as expected: {error!r}") from None
+
+
+def _clipboard_size(given: object) -> int:
+    """What the protocol has room for; anything else is passed over."""
+    if isinstance(given, int) and _SMALLEST_CLIPBOARD <= given <= _LARGEST_CLIPBOARD:
+        return given
+    return _CLIPBOARD_SIZE
 
 
 def _colour(text: str) -> int:

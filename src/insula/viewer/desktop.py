@@ -43,6 +43,19 @@ class Desktop:
         self.read_work_area()
         self.user_time_window = self._make_user_time_window()
 
+    def keycodes(self, keysyms: list[int]) -> list[int]:
+        """The key of each keysym, as XKeysymToKeycode finds it; 0 where no key has it."""
+        setup = self.connection.get_setup()
+        first, last = setup.min_keycode, setup.max_keycode
+        mapping = self.core.GetKeyboardMapping(first, last - first + 1).reply()
+        per, symbols = mapping.keysyms_per_keycode, list(mapping.keysyms)
+        out = []
+        for keysym in keysyms:
+            at = [place for place, one in enumerate(symbols) if one == keysym]
+            place = min(at, key=lambda place: (place % per, place), default=None)
+            out.append(0 if place is None else first + place // per)
+        return out
+
     def events(self) -> list[Any]:
         """All events that have come; errors about windows that others destroyed are dropped.
 

@@ -16,6 +16,7 @@ from insula.protocol.gui.messages import (
     ViewerMessage,
     WindowFlags,
 )
+from insula.viewer.clipboard import Clipboard
 from insula.viewer.desktop import Desktop
 from insula.viewer.window import Window
 from insula.viewer.windows import Windows
@@ -40,10 +41,15 @@ class Input:
     """Looks at X events of the qube's windows only; grabs nothing."""
 
     def __init__(
-        self, desktop: Desktop, windows: Windows, send: Callable[[ViewerMessage], None]
+        self,
+        desktop: Desktop,
+        windows: Windows,
+        clipboard: Clipboard,
+        send: Callable[[ViewerMessage], None],
     ) -> None:
         self._desktop = desktop
         self._windows = windows
+        self._clipboard = clipboard
         self._send = send
         self._forwarded = bytearray(32)  # keys whose press this qube saw and whose release not
         self._focused: int | None = None
@@ -62,6 +68,7 @@ class Input:
             _X.ExposeEvent: self._exposed,
             _X.PropertyNotifyEvent: self._property_changed,
             _X.ClientMessageEvent: self._client_message,
+            _X.MappingNotifyEvent: lambda _: clipboard.keyboard_changed(),
         }
 
     def handle(self, event: Any) -> None:
@@ -100,8 +107,10 @@ class Input:
         if window is None:
             return
         pressed = isinstance(event, _X.KeyPressEvent)
-        self._remember_key(event.detail, pressed)
         self._desktop.note_user_time(window.frame, event.time)
+        if self._clipboard.takes(window.id, event.detail, event.state, event.time, pressed=pressed):
+            return
+        self._remember_key(event.detail, pressed)
         x, y = event.event_x - window.offset, event.event_y - window.offset
         kind = _PRESS if pressed else _RELEASE
         self._send(KeyPress(window.id, kind, x, y, event.state, event.detail))

@@ -3,6 +3,7 @@
 import sys
 
 from insula.protocol.errors import ProtocolError
+from insula.viewer.session_link import SessionLink
 
 _MAX_SUSPICIONS = 10
 _MAX_LINES = 200  # of the log, over the life of a viewer
@@ -24,11 +25,25 @@ class Log:
 
 
 class Suspicions:
-    """Stands in for the specification's dialog: drop what is suspicious, and end after a few."""
+    """Drops what is suspicious and has the person asked whether the qube is to end.
 
-    def __init__(self, log: Log) -> None:
+    After a few the viewer ends in any case: a person who is asked without end does not answer.
+    """
+
+    def __init__(self, log: Log, link: SessionLink) -> None:
         self._log = log
+        self._link = link
         self._count = 0
+        self._waits = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether the person was asked and did not answer yet."""
+        return self._waits and self._link.there
+
+    def go_on(self) -> None:
+        """The person wants the qube to go on."""
+        self._waits = False
 
     def note(self, what: str) -> None:
         """A suspicious message was dropped.
@@ -40,6 +55,8 @@ class Suspicions:
         self._log.write(f"suspicious message dropped: {what}")
         if self._count >= _MAX_SUSPICIONS:
             raise ProtocolError(f"{self._count} suspicious messages, the last: {what}")
+        self._waits = True
+        self._link.say("suspicious", what=what)
 
 
 class Bucket:

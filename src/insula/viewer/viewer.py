@@ -6,14 +6,17 @@ import time
 
 from insula.protocol.gui.geometry import Rect
 from insula.protocol.gui.limits import BYTES_PER_PIXEL
-from insula.protocol.gui.messages import AgentMessage, ShmImage, ViewerMessage
+from insula.protocol.gui.messages import AgentMessage, ClipboardData, ShmImage, ViewerMessage
+from insula.protocol.gui.stream import ClipboardTooLongError
 from insula.viewer.channel import Channel
+from insula.viewer.clipboard import Clipboard
 from insula.viewer.config import Config
 from insula.viewer.delay import Delay
 from insula.viewer.desktop import Desktop
 from insula.viewer.input import Input
 from insula.viewer.region import Region
 from insula.viewer.restraint import Bucket, Log
+from insula.viewer.session_link import SessionLink
 from insula.viewer.shm import Canvas
 from insula.viewer.window import Window
 from insula.viewer.windows import Source, Windows
@@ -34,6 +37,7 @@ class Viewer:
         config: Config,
         log: Log,
         *,
+        link: SessionLink,
         plain: bool,
     ) -> None:
         self._desktop = desktop
@@ -43,15 +47,17 @@ class Viewer:
             log.write("no shared memory with the X server, drawing is slower")
         size = desktop.size
         self._channel = Channel(connected, size.width, size.height, desktop.depth, plain=plain)
-        self._windows = Windows(desktop, config, region, log, self._send)
-        self._input = Input(desktop, self._windows, self._send)
+        self._link = link
+        self._clipboard = Clipboard(desktop, config, log, link=link, send=self._send)
+        self._windows = Windows(desktop, config, region, log, link=link, send=self._send)
+        self._input = Input(desktop, self._windows, self._clipboard, self._send)
         self._delay = Delay(config.events_max_delay)
         self._bucket = Bucket(_BURST, _RATE)
         self._pending: AgentMessage | None = None  # taken, but over the rate
         self._resume = 0.0  # when it may be handled
         self._next_frame = 0.0
         self._poller = select.poll()
-        self._poller.register(desktop.connection.get_file_descriptor(), select.POLLIN)
+        self._listening: int | None = None  # the link's descriptor
 
     def run(self) -> None:
         """Serve until something ends it.
@@ -62,9 +68,11 @@ class Viewer:
             DesktopError, xcffib.ConnectionException: the X server refused, or is gone.
         """
         while True:
+            self._take_answers()
             self._take_messages()
             self._draw()
-            self._take_events()
+            if self._clipboard.holds_input_until is None:
+                self._take_events()
             self._channel.flush()
             self._desktop.connection.flush()
             self._wait()
@@ -73,7 +81,12 @@ class Viewer:
         self._channel.send(message)
 
     def _wait(self) -> None:
-        interest = select.POLLIN if self._pending is None else 0
+        held = self._clipboard.holds_input_until is not None
+        connection = self._desktop.connection.get_file_descriptor()
+        self._poller.register(connection, 0 if held else select.POLLIN)
+        self._listen_to_session()
+        reads = self._pending is None and not self._windows.suspicions.waits
+        interest = select.POLLIN if reads else 0
         if self._channel.unsent:
             interest |= select.POLLOUT
         self._poller.register(self._channel.fileno(), interest)
@@ -84,9 +97,29 @@ class Viewer:
             if descriptor == self._channel.fileno() and events & readable:
                 self._channel.receive()
 
+    def _listen_to_session(self) -> None:
+        descriptor = self._link.fileno()
+        if self._listening is not None and descriptor is None:
+            self._poller.unregister(self._listening)
+        if descriptor is not None:
+            sends = select.POLLOUT if self._link.unsent else 0
+            self._poller.register(descriptor, select.POLLIN | sends)
+        self._listening = descriptor
+
+    def _take_answers(self) -> None:
+        self._link.flush()
+        for record in self._link.receive():
+            if record.fields.get("op") == "go_on":
+                self._windows.suspicions.go_on()
+            else:
+                self._clipboard.answered(record)
+
     def _timeout(self) -> float | None:
         """Seconds until there is something to do without an event; None when there is nothing."""
-        due = [self._resume] if self._pending is not None else []
+        waits = self._windows.suspicions.waits
+        due = [self._resume] if self._pending is not None and not waits else []
+        if self._clipboard.holds_input_until is not None:
+            due.append(self._clipboard.holds_input_until)
         if any(window.dirty is not None for window in self._windows.all()):
             due.append(self._next_frame)
         if self._delay.due is not None:
@@ -95,8 +128,8 @@ class Viewer:
 
     def _take_messages(self) -> None:
         now = time.monotonic()
-        while True:
-            message = self._pending or self._channel.take()
+        while not self._windows.suspicions.waits:
+            message = self._pending or self._take_message()
             if message is None:
                 return
             if not isinstance(message, ShmImage):  # these only add up to one drawing a frame
@@ -106,7 +139,19 @@ class Viewer:
                     return
                 self._bucket.take()
             self._pending = None
-            self._windows.handle(message)
+            if isinstance(message, ClipboardData):
+                self._clipboard.received(message)
+            else:
+                self._windows.handle(message)
+
+    def _take_message(self) -> AgentMessage | None:
+        try:
+            message = self._channel.take()
+        except ClipboardTooLongError as error:
+            self._clipboard.malformed(error.size)
+            raise
+        self._clipboard.minor = self._channel.minor or 0
+        return message
 
     def _take_events(self) -> None:
         # Handling an event may read a reply, and with it further events: until none are left.

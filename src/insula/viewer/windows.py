@@ -15,7 +15,6 @@ from insula.protocol.gui.geometry import (
 from insula.protocol.gui.limits import CURSOR_END, CURSOR_GLYPH
 from insula.protocol.gui.messages import (
     AgentMessage,
-    ClipboardData,
     Configure,
     Create,
     Cursor,
@@ -34,12 +33,14 @@ from insula.protocol.gui.messages import (
     WindowName,
 )
 from insula.protocol.gui.text import shown_class, shown_title
+from insula.protocol.viewing import COVER
 from insula.viewer.config import Config
 from insula.viewer.cursors import Cursors
 from insula.viewer.desktop import Desktop
 from insula.viewer.lockers import restack
 from insula.viewer.region import Image, Region
 from insula.viewer.restraint import Log, Suspicions
+from insula.viewer.session_link import SessionLink
 from insula.viewer.states import States
 from insula.viewer.window import Window, bounded_hints
 
@@ -63,13 +64,16 @@ class Windows:
         config: Config,
         region: Region,
         log: Log,
+        *,
+        link: SessionLink,
         send: Callable[[ViewerMessage], None],
     ) -> None:
         self._desktop = desktop
         self._config = config
         self._region = region
         self._log = log
-        self._suspicions = Suspicions(log)
+        self._link = link
+        self.suspicions = Suspicions(log, link)
         self._send = send
         self._cursors = Cursors(desktop)
         self.states = States(desktop, allow_fullscreen=config.allow_fullscreen)
@@ -92,15 +96,13 @@ class Windows:
         }
 
     def handle(self, message: AgentMessage) -> None:
-        """Apply one message.
+        """Apply one message about a window.
 
         Raises:
             ProtocolError: it breaks the protocol, or is one suspicious message too many.
         """
         if isinstance(message, Create):
             self._create(message)
-        elif isinstance(message, ClipboardData):
-            self._log.write("clipboard data that nobody asked for, dropped")
         else:
             window = self._known.get(message.window)
             if window is None:
@@ -132,7 +134,7 @@ class Windows:
             raise ProtocolError(f"more than {self._config.windows_count_limit} windows")
         if message.width >= SIGN or message.height >= SIGN:
             # Later messages would name a window that does not exist, so it gets the least size.
-            self._suspicions.note(f"window of {message.width:#x} x {message.height:#x} pixels")
+            self.suspicions.note(f"window of {message.width:#x} x {message.height:#x} pixels")
             message = message._replace(width=1, height=1)
         rect = clamped(message.x, message.y, message.width, message.height)
         override = self._granted_override(None, rect, bool(message.override_redirect))
@@ -163,6 +165,7 @@ class Windows:
             self._log.write(
                 "a window that wanted to cover the screen without a frame was given one"
             )
+            self._link.say("notice", kind=COVER)
         return False
 
     def _report_if_moved(self, window: Window, x: int, y: int, width: int, height: int) -> None:
@@ -227,7 +230,7 @@ class Windows:
     def _configure(self, window: Window, message: Configure) -> None:
         """Section 5, CONFIGURE from the agent."""
         if not 0 < message.width < SIGN or not 0 < message.height < SIGN:
-            self._suspicions.note(f"configure to {message.width:#x} x {message.height:#x} pixels")
+            self.suspicions.note(f"configure to {message.width:#x} x {message.height:#x} pixels")
             return
         rect = clamped(message.x, message.y, message.width, message.height)
         if window.outstanding:
@@ -293,7 +296,7 @@ class Windows:
 
     def _flags(self, window: Window, message: WindowFlags) -> None:
         if message.flags_set & message.flags_unset:
-            self._suspicions.note(
+            self.suspicions.note(
                 f"flags {message.flags_set:#x} set and {message.flags_unset:#x} cleared at once"
             )
             return
@@ -306,7 +309,7 @@ class Windows:
         if message.cursor != 0 and not (
             message.cursor & CURSOR_GLYPH and CURSOR_GLYPH <= message.cursor < CURSOR_END
         ):
-            self._suspicions.note(f"cursor {message.cursor:#x}")
+            self.suspicions.note(f"cursor {message.cursor:#x}")
             return
         window.set_cursor(self._cursors.get(glyph) if message.cursor else 0)
 

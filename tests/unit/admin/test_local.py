@@ -91,7 +91,9 @@ async def served(instance: Instance) -> AsyncIterator[Local]:
     await instance.disposables("mould")
     instance.told.clear()
     viewers = cast(Viewers, _NoViewers())
-    calls = LocalCalls(instance.api, instance.templates, instance.snapshots, viewers)
+    calls = LocalCalls(
+        instance.api, instance.templates, instance.snapshots, viewers, instance.decide.would_allow
+    )
     path = instance.run / local.SOCKET_NAME
     server = LocalServer(path, calls.handlers(), FOR_CALLER)
     server.start()
@@ -296,3 +298,23 @@ async def test_stopping_ends_qubes_and_then_the_daemon(served: Local) -> None:
 
 def _disposables(instance: Instance) -> list[Qube]:
     return [qube for qube in instance.system.qubes.values() if qube.name.startswith("disp")]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "allowed"),
+    [("dom0", "mould", True), ("mould", "dom0", False), ("mould", "mould", False)],
+)
+async def test_the_policy_is_asked_about_two_qubes_and_its_ask_counts_as_allowed(
+    served: Local, source: str, target: str, allowed: bool
+) -> None:
+    asked = {"service": "qubes.ClipboardPaste", "source": source, "target": target}
+    assert (await served.connect().ask("evaluate", **asked)).fields == {"allowed": allowed}
+
+
+@pytest.mark.parametrize("missing", ["service", "source", "target"])
+async def test_nothing_is_evaluated_for_qubes_that_are_not_there(
+    served: Local, missing: str
+) -> None:
+    asked = {"service": "qubes.ClipboardPaste", "source": "dom0", "target": "mould"}
+    asked[missing] = "" if missing == "service" else "nowhere"
+    assert "error" in (await served.connect().ask("evaluate", **asked)).fields

@@ -22,6 +22,7 @@ from insula.viewer.config import Config, parse
 from insula.viewer.delay import Delay
 from insula.viewer.region import Region
 from insula.viewer.restraint import Bucket, Log, Suspicions
+from insula.viewer.session_link import SessionLink
 from insula.viewer.window import bounded_hints
 
 PAGES = 64
@@ -147,7 +148,7 @@ def test_any_bytes_after_the_session_start_are_messages_or_refused(untrusted: by
 
 
 def test_ten_suspicious_messages_are_too_many(capsys: pytest.CaptureFixture[str]) -> None:
-    suspicions = Suspicions(Log("work"))
+    suspicions = Suspicions(Log("work"), SessionLink(None))
     for _ in range(9):
         suspicions.note("something")
     with pytest.raises(ProtocolError, match="10 suspicious"):

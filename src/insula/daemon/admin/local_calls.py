@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from insula.daemon.admin.calls import Api
@@ -22,6 +23,7 @@ from insula.protocol.local import CallRequest
 from insula.protocol.qrexec import MessageType
 
 _DISPOSABLE = "@dispvm"
+WouldAllow = Callable[[str, str, str], bool]  # service, source, target
 _RECIPE = re.compile(r"[0-9a-f]{8,128}", re.ASCII)
 
 
@@ -33,13 +35,19 @@ class LocalCalls:
     """Handlers of the local socket; on_stop is called when the daemon is to end."""
 
     def __init__(
-        self, api: Api, templates: Templates, snapshots: Snapshots, viewers: Viewers
+        self,
+        api: Api,
+        templates: Templates,
+        snapshots: Snapshots,
+        viewers: Viewers,
+        would_allow: WouldAllow,
     ) -> None:
         self._api = api
         self._passing = Passing(api.world, api.power, api.administration, api.preloading)
         self._templates = templates
         self._snapshots = snapshots
         self._viewers = viewers
+        self._would_allow = would_allow
         self.stopping = asyncio.Event()
 
     def handlers(self) -> dict[str, Handler]:
@@ -47,6 +55,7 @@ class LocalCalls:
         return {
             "call": self.call,
             "window": self.window,
+            "evaluate": self.evaluate,
             "status": self.status,
             "template": self.template,
             "golden": self.golden,
@@ -75,7 +84,7 @@ class LocalCalls:
         """Show a qube's windows on an X server, to which the caller gives a connection."""
         system = self._api.world.system
         qube = system.named(_text(request, "qube"))
-        if len(request.descriptors) != 1:
+        if len(request.descriptors) not in (1, 2):
             raise ProtocolError("a window needs one connection to an X server")
         port = run_directory(self._api.world.run, qube.uuid) / "gui.sock"
         if qube.halted or not port.exists():
@@ -88,9 +97,17 @@ class LocalCalls:
             uid=viewer_uid(qube.qid),
             options=viewer_options(qube.features, system.dom0.features),
             display=request.descriptors[0],
+            session=request.descriptors[1] if len(request.descriptors) > 1 else None,
             authorization=_authorization(request),
         )
         return Answer({"pid": viewer.pid}, [viewer.pidfd])
+
+    async def evaluate(self, request: Request) -> Answer:
+        """Say whether the policy allows a call between two qubes that there are."""
+        system = self._api.world.system
+        source, target = (system.named(_text(request, end)).name for end in ("source", "target"))
+        service = _text(request, "service")
+        return Answer({"allowed": self._would_allow(service, source, target)})
 
     async def status(self, _request: Request) -> Answer:
         """How the instance is."""

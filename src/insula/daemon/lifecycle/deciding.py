@@ -6,7 +6,7 @@ from insula.daemon.lifecycle.policy_agent import PolicyAgent
 from insula.daemon.model.described import domains
 from insula.daemon.model.qube import Qube
 from insula.daemon.model.system import System
-from insula.protocol.policy.answer import Answer, carried_out
+from insula.protocol.policy.answer import Answer, carried_out, queried
 from insula.protocol.policy.evaluation import Request, choose
 from insula.protocol.policy.rules import ALLOW, ASK, DENY
 from insula.protocol.policy.system import ADMIN, SystemInfo
@@ -48,6 +48,11 @@ class Deciding:
             target=ADMIN if target is None else target.name,
         )
         return self._policy.decide(request, info).outcome == ALLOW
+
+    def would_allow(self, service: str, source: str, target: str) -> bool:
+        """Whether a call from a qube to another is allowed, by the person who is not asked here."""
+        request = Request(service=service, argument="+", source=source, target=target)
+        return queried(self._policy.decide(request, self._info()), assume_yes=True)
 
     def _info(self) -> SystemInfo:
         """The system as it is in this turn of the loop; many are asked about in one turn."""

@@ -4,7 +4,10 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 
+from insula.protocol.gui import keys
+
 MAX_WINDOWS = 100_000
+_SMALLEST_CLIPBOARD, _LARGEST_CLIPBOARD = 256, 256_000  # bytes
 _MAX_DELAY = 5_000  # milliseconds
 _COLOUR = re.compile(r"white|black|(0x|#)?[0-9a-fA-F]{6}", re.ASCII)
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,5}", re.ASCII)
@@ -51,12 +54,20 @@ def _between(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def _keys(text: str) -> str:
+    keys.parse(text)
+    return text
+
+
 _OPTIONS: dict[str, Callable[[str], object]] = {
     "allow_fullscreen": bool,
     "override_redirect_protection": bool,
     "override_redirect": _override_redirect,
     "allow_utf8_titles": bool,
     "windows_count_limit": _between(1, MAX_WINDOWS),
+    "secure_copy_sequence": _keys,
+    "secure_paste_sequence": _keys,
+    "max_clipboard_size": _between(_SMALLEST_CLIPBOARD, _LARGEST_CLIPBOARD),
     "events_max_delay": _between(0, _MAX_DELAY),
     "window_background_color": _colour,
 }

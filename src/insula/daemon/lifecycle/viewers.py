@@ -1,7 +1,8 @@
 """One jailed viewer process for each qube that is shown.
 
-A viewer gets three descriptors to work with: a connection to the person's X server, one to the
-qube's window port, and the qube's pixel region. It does nothing before its jail was looked at.
+A viewer gets descriptors to work with: a connection to the person's X server, one to the qube's
+window port, the qube's pixel region, and a socket to the person's session. It does nothing before
+its jail was looked at.
 """
 
 import asyncio
@@ -38,7 +39,7 @@ PLACE = "/insula"  # of the viewer's own files in its jail
 # Where viewers' files lie when each viewer is a user of its own, who can reach nothing of ours.
 FOR_ALL = Path("/run/insula-viewers")
 _ADDRESS_SPACE = 1024**3  # bytes; a qube that has its viewer hoard memory ends it
-_X, _CHANNEL, _PIXELS, _GATE = 3, 4, 5, 6  # descriptors in the viewer
+_X, _CHANNEL, _PIXELS, _GATE, _SESSION = 3, 4, 5, 6, 7  # descriptors in the viewer
 _ROOT = frozenset(("dev", "insula", "lib", "lib64", "proc", "usr"))
 _PREFIX = "viewer-"  # of a viewer's name at the keeper
 _SAID = 800  # characters of a process's last words
@@ -82,12 +83,13 @@ class Viewers:
         options: dict[str, object],
         display: int,
         authorization: tuple[bytes, bytes],
+        session: int | None = None,
     ) -> Spawned:
         """Show a running qube's windows; a viewer that it has already is ended first.
 
         label: index and colour as 0xRRGGBB. options: of gui.md section 16. display: a fresh
         connection to the X server, which stays the caller's. authorization: name and data of the
-        X server's access control.
+        X server's access control. session: a socket to the person's session, the caller's too.
 
         Raises:
             ViewerError: the qube has no window port, or the viewer did not start.
@@ -108,12 +110,16 @@ class Viewers:
                 pixels = await self._pixels(uuid, opened)
                 channel = await _connect(name, run_directory(self._run, uuid) / "gui.sock", opened)
                 ours, theirs = (opened.enter_context(end) for end in socket.socketpair())
-                jail = self._jail(config, authorization, uid)
+                jail = self._jail(config, authorization, uid, hears=session is not None)
                 given = [display, channel.fileno(), pixels, theirs.fileno()]
+                kept = [display, channel.fileno(), pixels]
+                if session is not None:
+                    given.append(session)
+                    kept.append(session)
                 spawned = await self._keeper.spawn(viewer_name(uuid), jail, given)
                 try:
                     theirs.close()
-                    await self._let_in(viewer_name(uuid), name, jail, ours, described(given[:3]))
+                    await self._let_in(viewer_name(uuid), name, jail, ours, described(kept))
                 except BaseException:
                     os.close(spawned.pidfd)
                     await self._end(uuid)
@@ -135,7 +141,12 @@ class Viewers:
         return found
 
     def _jail(
-        self, config: dict[str, object], authorization: tuple[bytes, bytes], uid: int
+        self,
+        config: dict[str, object],
+        authorization: tuple[bytes, bytes],
+        uid: int,
+        *,
+        hears: bool,
     ) -> JailSpec:
         assert self._files is not None
         name, data = authorization
@@ -150,8 +161,9 @@ class Viewers:
                 *(interpreter, "-sSP", "-m", "insula.viewer"),
                 *("--x-fd", str(_X), "--channel-fd", str(_CHANNEL), "--pixels-fd", str(_PIXELS)),
                 *("--gate-fd", str(_GATE), "--config", json.dumps(config)),
+                *(("--session-fd", str(_SESSION)) if hears else ()),
             ),
-            descriptors=(_X, _CHANNEL, _PIXELS, _GATE),
+            descriptors=(_X, _CHANNEL, _PIXELS, _GATE, *((_SESSION,) if hears else ())),
             environment=environment,
             uid=uid if self._root else None,
             read_only=(

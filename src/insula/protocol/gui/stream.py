@@ -58,6 +58,14 @@ _FROM_VIEWER = frozenset(
 )
 
 
+class ClipboardTooLongError(ProtocolError):
+    """An agent's clipboard is longer than its version of the protocol has them."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"clipboard of {size} bytes")
+        self.size = size
+
+
 def take_from_agent(received: bytearray, minor: int) -> AgentMessage | None:
     """Remove the first whole message from received and return it; None while bytes are missing.
 
@@ -122,7 +130,7 @@ def _body_length(message_type: MessageType, untrusted_length: int, minor: int) -
         return untrusted_length
     if message_type is MessageType.CLIPBOARD_DATA:
         if untrusted_length > (MAX_CLIPBOARD if minor >= 8 else MAX_CLIPBOARD_OLD):
-            raise ProtocolError(f"clipboard of {untrusted_length} bytes")
+            raise ClipboardTooLongError(untrusted_length)
         return untrusted_length
     length = FIXED[message_type][1].size
     if minor >= 6 and untrusted_length != length:
