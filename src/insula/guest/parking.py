@@ -85,5 +85,15 @@ def _clear_free_memory() -> None:
 
 def _warm_up() -> None:
     """Have what a first command needs in the page cache, which clones share."""
-    for argv in (["/bin/sh", "-c", ":"], ["/bin/bash", "-lc", ":"], ["/bin/cat", "/dev/null"]):
-        subprocess.run(argv, stdin=subprocess.DEVNULL, timeout=_WARM_UP_TIMEOUT, check=False)
+    for argv in (
+        ["/bin/sh", "-c", "ip -brief link; nft list tables"],
+        ["/bin/bash", "-lc", ":"],
+        ["/bin/cat", "/dev/null"],
+    ):
+        subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            timeout=_WARM_UP_TIMEOUT,
+            check=False,
+        )

@@ -1,7 +1,7 @@
 """Established connections of clients take a short way through the kernel.
 
-Source: network-firewall.md section 4. What takes it does not pass the filters again: after rules
-became tighter, and connections were forgotten, the table has to be replaced.
+Source: network-firewall.md section 4. What takes it passes no chain of the filters any more, until
+the kernel has forgotten the connection.
 """
 
 from collections.abc import Iterable
