@@ -24,6 +24,7 @@ from insula.desktop.asking import put_questions
 from insula.desktop.clipboard import Clipboard
 from insula.desktop.hearing import Hearing
 from insula.desktop.lock import AlreadyShownError, release, take
+from insula.desktop.menus import Menus
 from insula.desktop.shown import Asking, keep_shown
 from insula.desktop.telling import ends, tell
 from insula.desktop.xdisplay import Display, DisplayError, Greeted, parse
@@ -59,6 +60,7 @@ class Session:
             kill=_kill,
         )
         self._shown: dict[str, asyncio.Task[None]] = {}
+        self._menus = Menus(_ask)
         self._back = asyncio.Event()
         self._questions: asyncio.Task[None] | None = None
         self._layout = greeted.keyboard_layout()
@@ -67,13 +69,14 @@ class Session:
         """Go on until the display is gone, or the instance if we are to end with it."""
         watching = asyncio.create_task(self._until_display_ends())
         following = asyncio.create_task(self._follow())
+        menus = asyncio.create_task(self._menus.serve())
         try:
             await asyncio.wait((watching, following), return_when=asyncio.FIRST_COMPLETED)
             for task in (watching, following):
                 if task.done():
                     task.result()
         finally:
-            tasks = (watching, following, *self._shown.values())
+            tasks = (watching, following, menus, *self._shown.values())
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -122,6 +125,7 @@ class Session:
             await asyncio.gather(questions, return_exceptions=True)
 
     async def _take(self, event: Event) -> None:
+        self._menus.take(event)
         if not event.subject:
             if event.name == "connection-established":
                 self._put_questions()

@@ -9,9 +9,10 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from insula.protocol.desktop_entries import ENTRY_GROUP, group_of
+
 _DEFAULTS = "[Default Applications]"
 _ADDED = "[Added Associations]"
-ENTRY_GROUP = "[Desktop Entry]"
 _FILE_CODES = ("%f", "%F", "%u", "%U")
 
 
@@ -21,20 +22,6 @@ def default_handlers(mimeapps: str, mime_type: str) -> list[str]:
     for group in (_DEFAULTS, _ADDED):
         value = group_of(mimeapps, group).get(mime_type, "")
         found += [name for name in value.split(";") if name]
-    return found
-
-
-def group_of(text: str, group: str) -> dict[str, str]:
-    """The keys of one group of a desktop file; comments and other lines are passed over."""
-    found: dict[str, str] = {}
-    current = ""
-    for line in text.splitlines():
-        stripped = line.strip()
-        if stripped.startswith("["):
-            current = stripped
-        elif current == group and "=" in stripped and not stripped.startswith("#"):
-            key, _, value = stripped.partition("=")
-            found.setdefault(key.rstrip(), value.lstrip())
     return found
 
 

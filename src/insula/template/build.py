@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from insula.protocol.errors import ReportableError
+from insula.template.applications import told_by
 from insula.template.bootstrap import bootstrap
 from insula.template.programs import ProgramFailedError, as_root, require_root, run
 from insula.template.progress import Progress
@@ -23,6 +24,7 @@ from insula.template.space import NoSpaceError, free_space, ran_out, require_spa
 LABEL = "insula-root"
 _UNFINISHED = ".building-"
 _JOURNAL = 32  # MiB
+_APPLICATIONS = "applications"
 
 
 class CacheError(ReportableError):
@@ -39,6 +41,11 @@ class BuiltTemplate:
     kernel: Path
     initrd: Path
     hash: str
+
+    @property
+    def applications(self) -> Path:
+        """What it tells of its applications."""
+        return self.root.with_name(_APPLICATIONS)
 
 
 def cached(recipe: Recipe, cache_dir: Path) -> BuiltTemplate | None:
@@ -132,6 +139,7 @@ def _make(recipe: Recipe, work: Path, lock: int, progress: Progress) -> None:
     for kind, name in (("vmlinuz", "vmlinuz"), ("initrd.img", "initrd")):
         (newest,) = (root / "boot").glob(f"{kind}-*")
         shutil.copyfile(newest, out / name)
+    (out / _APPLICATIONS).write_text(told_by(root))
     progress("file system", None)
     raw = work / "root.raw"
     source_image_size = ["-d", str(root), str(raw), str(recipe.size >> 10)]

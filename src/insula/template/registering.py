@@ -5,6 +5,9 @@ from pathlib import Path
 from insula.client import errors
 from insula.client.app import App
 from insula.client.local_socket import request
+from insula.menus.keeping import refresh
+from insula.menus.store import Kept, Store
+from insula.protocol.menus import take_applications
 from insula.template.build import BuiltTemplate, build
 from insula.template.progress import Progress
 from insula.template.recipe import Recipe
@@ -51,3 +54,12 @@ def register(name: str, built: BuiltTemplate, progress: Progress) -> None:
         initrd=str(built.initrd.resolve()),
         recipe=built.hash,
     )
+    _keep_applications(name, built)
+
+
+def _keep_applications(name: str, built: BuiltTemplate) -> None:
+    """Let the host's menu show what is in the template, which need not run for that."""
+    if built.applications.is_file():
+        lines = built.applications.read_bytes().splitlines()
+        Store().keep(name, Kept(take_applications(lines)))
+        refresh()

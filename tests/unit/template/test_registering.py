@@ -8,12 +8,13 @@ from insula.client.errors import DaemonNotRunningError
 from insula.protocol.errors import ReportableError
 from insula.template import __main__ as command
 from insula.template import registering
+from insula.template.applications import told_by
 from insula.template.build import BuiltTemplate
 from insula.template.progress import Progress
 from insula.template.recipe import Recipe
 from insula.template.registering import provide
 from tests.unit.tools.conftest import daemon, instance
-from tests.unit.tools.fake_daemon import FakeDaemon, FakeQube, RefusedError
+from tests.unit.tools.fake_daemon import FakeDaemon, FakeQube, RefusedError, answer
 
 __all__ = ["daemon", "instance"]
 RECIPE = Recipe(name="small", suite="x", packages=(), before=(), files=(), setup="")
@@ -138,3 +139,20 @@ def test_the_command_tells_what_failed(
     assert command.main(["build", "small", "--cache", str(tmp_path)]) == 1
     assert capsys.readouterr().err.endswith("error: it does not boot\nSee its console.\n")
     assert asked.built
+
+
+@pytest.mark.usefixtures("asked")
+def test_what_is_in_a_template_is_in_menus_before_it_ever_ran(
+    daemon: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    menu = tmp_path / "menu"
+    monkeypatch.setenv("INSULA_MENU", str(menu))
+    root = tmp_path / "root" / "usr" / "share" / "applications"
+    (root / "sub").mkdir(parents=True)
+    (root / "sub" / "a.desktop").write_text("[Desktop Entry]\nName=A\nExec=a\n")
+    (root / "out.desktop").symlink_to(root / "sub" / "a.desktop")
+    (tmp_path / "applications").write_text(told_by(tmp_path / "root"))
+    daemon.add(FakeQube("small", "TemplateVM", properties={"label": answer("black", "label")}))
+    provide(RECIPE, tmp_path, lambda _phase, _part: None, snapshot=False)
+    shown = [path.name for path in (menu / "applications").iterdir()]
+    assert sorted(shown) == ["insula-all-qubes.desktop", "insula-small-sub-a.desktop"]

@@ -18,6 +18,8 @@ SERVICES = {
     "test.Cat": ["cat"],
     "test.Lost": ["sh", "-c", "exit 0"],
     "qubes.WaitForSession": ["cat"],
+    "qubes.GetAppmenus": ["sh", "-c", 'cat "$INSULA_RUN/applications"'],
+    "qubes.GetImageRGBA": ["sh", "-c", 'read -r name; cat "$INSULA_RUN/${name#*:}"'],
 }
 
 

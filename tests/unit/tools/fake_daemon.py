@@ -155,6 +155,10 @@ class FakeDaemon:
                 return "".join(one.listed() for one in everything)
             case ["admin", "label", "List"]:
                 return lines(LABELS)
+            case ["admin", "label", "Get"]:
+                return "0x73d216" if request.argument == "green" else "0xcc0000"
+            case ["admin", "label", "Index"]:
+                return str(LABELS.index(request.argument) + 1)
             case ["admin", "vmclass", "List"]:
                 return lines(CLASSES)
             case ["admin", "vm", ("Create" | "CreateInPool"), klass]:

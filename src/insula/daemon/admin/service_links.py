@@ -17,6 +17,7 @@ _IMPORT = (
     "#!/bin/sh\nexec {} -P -s -c 'import sys; from insula.tools.volume_import import {} as main; "
     'sys.exit(main())\' "$@"\n'
 )
+_FACING_QUBES = {"qubes.SyncAppMenus": "dom0.sync_app_menus"}
 _IMPORTS = {"admin.vm.volume.Import": "own_size", "admin.vm.volume.ImportWithSize": "with_size"}
 # Of these an installation of Qubes has links (admin-api.md section 1.3), and they come to nothing.
 _OF_NO_METHOD = (
@@ -53,6 +54,8 @@ def link_services(run: Path) -> Path:
         _write(place / method, _IMPORT.format(sys.executable, main).encode())
     for method in SOCKETS[_MISC]:
         _write(place / method, _RUN.format(sys.executable, "dom0.notify").encode())
+    for service, module in _FACING_QUBES.items():
+        _write(place / service, _RUN.format(sys.executable, module).encode())
     for program in (files("insula") / "dom0" / "files" / "qubes-rpc").iterdir():
         _write(place / program.name, program.read_bytes())
     return place

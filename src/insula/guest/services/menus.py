@@ -6,29 +6,25 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from insula.guest.handlers import ENTRY_GROUP, data_folders, group_of
+from insula.guest.handlers import data_folders
+from insula.protocol.desktop_entries import ENTRY_GROUP, group_of
+from insula.protocol.menus import SUFFIX, told_of
 
-_SUFFIX = ".desktop"
-_HIDDEN_CATEGORY = "Screensaver;"
 _RUN = Path("/run/qubes")  # where markers of what a qube keeps lie
 
 
 def get_appmenus() -> int:
     """Print each application's keys."""
     for name, path in applications(persistent_folders()):
-        fields = group_of(_read(path), ENTRY_GROUP)
-        if fields.get("NoDisplay") == "true" or fields.get("Categories") == _HIDDEN_CATEGORY:
-            continue
-        for key, value in fields.items():
-            shown = f"qubes-desktop-run {name}" if key == "Exec" else value
-            print(f"{name}:{key}={shown}")
+        for line in told_of(name, _read(path)):
+            print(line)
     return 0
 
 
 def start_app(words: Sequence[str] | None = None) -> int:
     """Start an application by its id, which has no suffix."""
     (name,) = sys.argv[1:] if words is None else words
-    return _start(f"{name}{_SUFFIX}")
+    return _start(f"{name}{SUFFIX}")
 
 
 def desktop_run(words: Sequence[str] | None = None) -> int:
@@ -65,7 +61,7 @@ def applications(folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     seen = set()
     for folder in folders:
         top = folder / "applications"
-        for path in sorted(top.glob(f"**/*{_SUFFIX}")):
+        for path in sorted(top.glob(f"**/*{SUFFIX}")):
             name = str(path.relative_to(top)).replace("/", "-")
             if name not in seen:
                 seen.add(name)

@@ -1,0 +1,2 @@
+#!/bin/sh
+exec /usr/lib/qubes/qubes-sync-appmenus
