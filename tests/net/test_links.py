@@ -350,3 +350,20 @@ def any_source(place: Namespace, source: str) -> socket.socket:
     made.setsockopt(socket.SOL_IP, 19, 1)  # IP_TRANSPARENT
     made.bind((source, 0))
     return made
+
+
+def test_another_card_with_the_name_of_one_that_went_is_left_alone(joined: Chain) -> None:
+    joined.firewall.namespace.ip(
+        "link del vif5.0", "link add vif5.0 type veth peer name other", "link set vif5.0 up"
+    )
+    assert joined.firewall.unlink(joined.client.number).code == 0
+    assert "vif5.0" in joined.firewall.ip_shows("-o", "link", "show", "up")
+    assert joined.client.ip not in joined.firewall.nft_shows("set", "ip", "qubes", "allowed")
+
+
+def test_a_name_that_is_taken_is_given_free(row: Chain) -> None:
+    row.firewall.namespace.ip("link add vif5.0 type veth peer name other", "link set vif5.0 up")
+    connect(row.firewall, row.client)
+    assert reaches(row.client)
+    shown = row.firewall.ip_shows("-br", "link")
+    assert len([line for line in shown.splitlines() if line.startswith("off")]) == 1

@@ -78,8 +78,9 @@ class Configuring:
         if record is None:
             return
         link = record.link
-        with suppress(OSError):
-            cards.take_down(link.name)
+        if (name := cards.name_of(record.index)) is not None:
+            with suppress(OSError):
+                cards.take_down(name)
         if link.role is LinkRole.DOWNLINK:
             self._withdraw(link)
         else:
