@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from insula.client.app import App
 from insula.tools.command import print_json
-from insula.tools.net.tree import Network, Node, read
+from insula.tools.net.tree import Network, Node, count, read
+from insula.tools.sizes import human_size
 from insula.tools.table import print_table
 
 _LINES = ("├─ ", "└─ ", "│  ", "   ")
@@ -16,6 +17,8 @@ _COLUMNS: dict[str, Callable[[Node], str]] = {
     "LABEL": lambda node: node.label,
     "STATE": lambda node: node.state,
     "ADDRESS": lambda node: " ".join(filter(None, (node.ip, node.ip6))) or "-",
+    "SENT": lambda node: human_size(node.counted.sent) if node.counted else "-",
+    "RECEIVED": lambda node: human_size(node.counted.received) if node.counted else "-",
     "REACHES": lambda node: "; ".join([node.reaches, *node.notes]),
 }
 
@@ -23,6 +26,7 @@ _COLUMNS: dict[str, Callable[[Node], str]] = {
 def run(arguments: argparse.Namespace) -> int:
     """Show the tree."""
     network = read(App(cache=True))
+    count(network)
     if arguments.json:
         print_json(
             {
@@ -71,5 +75,7 @@ def _as_json(node: Node) -> dict[str, object]:
         "firewall": [str(rule) for rule in node.rules],
         "reaches": node.reaches,
         "notes": node.notes,
+        "sent": node.counted.sent if node.counted else None,
+        "received": node.counted.received if node.counted else None,
         "clients": [_as_json(client) for client in node.clients],
     }

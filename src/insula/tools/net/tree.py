@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from insula.client import errors
 from insula.client.app import App, Qube
 from insula.protocol.firewall import Rule
+from insula.tools.net.counters import Counted
+from insula.tools.net.counters import read as read_counters
 from insula.tools.net.reaching import in_short
 
 OUTSIDE = "what is outside"
@@ -20,7 +22,8 @@ _ENFORCING = "service.qubes-firewall"
 class Node:
     """A qube in the network. netvm: through whom; reaches: in words what it may reach there.
 
-    notes: what a person should know of it. clients: who reaches something through it.
+    notes: what a person should know of it. clients: who reaches something through it. xid: of its
+    domain, -1 when it does not run. counted: what its provider says went through, or None.
     """
 
     name: str
@@ -34,6 +37,8 @@ class Node:
     reaches: str = ""
     notes: list[str] = field(default_factory=list)
     clients: list["Node"] = field(default_factory=list)
+    xid: int = -1
+    counted: Counted | None = None
 
     def walk(self) -> Iterator["Node"]:
         """It, and all that are behind it."""
@@ -92,7 +97,18 @@ def _node(qube: Qube) -> Node | None:
         ip6=values["ip6"],
         netvm=values["netvm"] or None,
         provides_network=values["provides_network"] == "True",
+        xid=int(values["xid"] or -1),
     )
+
+
+def count(network: Network) -> None:
+    """Ask providers that run how much went through them."""
+    nodes = [node for root in network.roots for node in root.walk()]
+    running = [node for node in nodes if node.provides_network and node.state == "Running"]
+    said = read_counters(node.name for node in running if any(one.xid >= 0 for one in node.clients))
+    for node in running:
+        for client in node.clients:
+            client.counted = said.get(node.name, {}).get(client.xid)
 
 
 def _look_at_rules(node: Node, qube: Qube, provider: Qube) -> None:

@@ -59,7 +59,8 @@ def test_the_tree_is_drawn_with_what_each_reaches(net: Net) -> None:
     assert (done.code, done.err) == (0, "")
     rows = [line.split("  ") for line in done.out.splitlines()]
     cells = [[cell.strip() for cell in row if cell.strip()] for row in rows if any(row)]
-    assert cells[0] == ["QUBE", "LABEL", "STATE", "ADDRESS", "REACHES"]
+    heads = ["QUBE", "LABEL", "STATE", "ADDRESS", "SENT", "RECEIVED", "REACHES"]
+    assert cells[0] == heads
     assert [[row[0], row[-1]] for row in cells[1:-1]] == [
         ["sys-net", "what is outside"],
         ["└─ sys-firewall", "anything"],
