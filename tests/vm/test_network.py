@@ -1,5 +1,7 @@
 """Networks of real qubes: a client behind a firewall qube behind a net qube, and what is beyond."""
 
+import hashlib
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm.instance import Instance, wait_for
-from tests.vm.world import OTHER, SERVER, TCP, UDP, World
+from tests.vm.world import HOST, OTHER, SERVER, TCP, UDP, World
 
 _CHAIN = ("t-net", "t-fire", "t-work", "t-play")
 _READY = 300.0  # seconds: a provider's first start boots it
@@ -160,6 +162,55 @@ def test_a_provider_that_ends_and_returns_finds_its_clients(instance: Instance) 
         assert not reaches(instance, "t-work", wait=1)
         instance.say("qvm-start", name, timeout=_READY)
         wait_for(lambda: reaches(instance, "t-work"), f"{name} with its clients")
+
+
+def test_a_template_is_updated_by_a_net_qubes_proxy_alone(
+    instance: Instance, beyond: World
+) -> None:
+    """A repository of one package lies outside; the template has no network of its own."""
+    package = _package(beyond.notes.parent / "www")
+    policy = instance.home / "policy.d" / "30-user.policy"
+    before = policy.read_bytes()
+    policy.write_text("qubes.UpdatesProxy * @type:TemplateVM @default allow target=t-net\n")
+    instance.say("qvm-clone", "debian-12", "t-tree", timeout=_READY)
+    try:
+        instance.say("qvm-start", "t-tree", timeout=_READY)
+        source = f"deb [trusted=yes] http://{SERVER}/ ./"
+        fetch = (
+            "rm -rf /etc/apt/sources.list.d; "
+            f"echo '{source}' > /etc/apt/sources.list && apt-get -qq update && "
+            f"apt-get -qq install -y {package} > /dev/null && cat /usr/share/{package}"
+        )
+        assert within(instance, "t-tree", fetch) == "from outside\n"
+        assert not reaches(instance, "t-tree", wait=1)
+        assert {one["peer"] for one in beyond.seen() if one["kind"] == "http"} == {HOST}
+    finally:
+        policy.write_bytes(before)
+        instance.command("qvm-kill", "t-tree")
+        instance.remove("t-tree")
+
+
+def _package(repository: Path) -> str:
+    """Make a package, and the list that names it; its name."""
+    name = "from-outside"
+    tree = repository.parent / "package"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "usr/share").mkdir(parents=True)
+    (tree / "usr/share" / name).write_text("from outside\n")
+    control = (
+        f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: nobody <a@b.test>\n"
+        "Description: a package of the tests\n"
+    )
+    (tree / "DEBIAN" / "control").write_text(control)
+    file = repository / f"{name}.deb"
+    subprocess.run(
+        ["dpkg-deb", "-q", "--root-owner-group", "-b", tree, file], check=True, timeout=60
+    )
+    content = file.read_bytes()
+    listed = f"Filename: ./{file.name}\nSize: {len(content)}\n"
+    listed += f"SHA256: {hashlib.sha256(content).hexdigest()}\n"
+    (repository / "Packages").write_text(control + listed)
+    return name
 
 
 def test_the_daemon_and_the_machines_have_no_network(instance: Instance) -> None:

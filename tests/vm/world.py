@@ -13,14 +13,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from tests.vm.instance import wait_for
 
 HOST, ROUTER = "203.0.113.10", "203.0.113.1"
 SERVER = "198.51.100.1"
 OTHER = "198.51.100.2"
-TCP, UDP = 9000, 9001
+TCP, UDP, HTTP = 9000, 9001, 80
 _RESOLVERS = Path("/etc/netns")
 _TIMEOUT = 30.0
 _PROGRAM = (sys.executable, "-u", "-m", "tests.vm.world")
@@ -103,13 +105,28 @@ def _ip(*words: str) -> None:
 
 
 def _serve(notes: Path) -> None:
-    """Be the servers: TCP greets, UDP says again, and every name is that of SERVER."""
+    """Be the servers: TCP greets, UDP says again, and every name is that of SERVER.
+
+    By HTTP there is what lies in the directory www beside the notes.
+    """
     selector = selectors.DefaultSelector()
     out = notes.open("a", buffering=1)
 
     def note(**fields: str) -> None:
         out.write(json.dumps(fields) + "\n")
 
+    www = notes.parent / "www"
+    www.mkdir()
+
+    class Pages(SimpleHTTPRequestHandler):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given, directory=str(www))
+
+        def log_message(self, *_words: Any) -> None:
+            note(kind="http", peer=self.client_address[0], path=self.path)
+
+    pages = ThreadingHTTPServer((SERVER, HTTP), Pages)
+    threading.Thread(target=pages.serve_forever, daemon=True).start()
     for address in (SERVER, OTHER):
         listening = socket.create_server((address, TCP))
         selector.register(listening, selectors.EVENT_READ, "tcp")
