@@ -23,6 +23,7 @@ from insula.daemon.model.errors import QubeNotFoundError
 from insula.daemon.model.properties.network import clients, netvm, own_ip
 from insula.daemon.model.properties.qubes import value_of
 from insula.daemon.model.qube import Qube
+from insula.daemon.model.system import System
 from insula.daemon.network.cables import Cable, Cables
 from insula.protocol.admin import Event
 from insula.protocol.control import Key
@@ -45,11 +46,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Laid:
-    """A client's cable. number: of its card in its provider. joined: the provider's xid, or -1."""
+    """A client's cable. number: of its card in its provider. joined: the provider's xid, or -1.
+
+    addresses: under which the provider was told the client's rules.
+    """
 
     cable: Cable
     number: int
     joined: int
+    addresses: tuple[str, ...] = ()
 
 
 class Networking:
@@ -180,6 +185,7 @@ class Networking:
             card = Card(number=laid.number, mac=link.mac, end=end.fileno())
             await above.machine.plug_card(card)
         laid.joined = above.xid
+        laid.addresses = _addresses(system, qube)
         try:
             await above.link.link(link, LINK_TIMEOUT)
         except ReportableError:
@@ -219,6 +225,11 @@ class Networking:
         if not above.paused:
             await _try(provider, above.link.unlink(laid.number, UNLINK_TIMEOUT))
         await _try(provider, above.machine.unplug_card(laid.number))
+        for address in laid.addresses:
+            path = f"/qubes-firewall/{address}"
+            gone = (Key(f"{path}/".encode()), Key(path.encode()))
+            with suppress(ReportableError):
+                above.link.send(b"".join(key.encode() for key in gone))
 
     def _publish(self, qube: Qube) -> None:
         """Tell a qube's provider its rules; the last key says that all are there."""
@@ -230,14 +241,12 @@ class Networking:
         kept = (DEFAULT,) if qube.firewall is None else qube.firewall
         rules = [parse_rule(rule) for rule in kept]
         now = time.time()
-        for address in (own_ip(system, qube), own_ip(system, qube, 6)):
-            if not address:
-                continue
+        for address in _addresses(system, qube):
             keys = [
                 Key(f"/qubes-firewall/{address}/".encode()),
                 *(
                     Key(path.encode(), value.encode())
-                    for path, value in published(str(address), rules, now)
+                    for path, value in published(address, rules, now)
                 ),
             ]
             try:
@@ -266,6 +275,11 @@ class Networking:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a network could not be looked after", exc_info=error)
+
+
+def _addresses(system: System, qube: Qube) -> tuple[str, ...]:
+    """Those by which a provider knows a client, of either family."""
+    return tuple(str(one) for one in (own_ip(system, qube), own_ip(system, qube, 6)) if one)
 
 
 def _card_mac(number: int) -> str:
