@@ -202,6 +202,7 @@ def _package(repository: Path) -> str:
     name = "from-outside"
     tree = repository.parent / "package"
     (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN").chmod(0o755)
     (tree / "usr/share").mkdir(parents=True)
     (tree / "usr/share" / name).write_text("from outside\n")
     control = (

@@ -65,7 +65,7 @@ class Networking:
         self._laid: dict[UUID, _Laid] = {}
         self._locks: defaultdict[UUID, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._begun = asyncio.Event()
+        self._begun = False
 
     def start(self) -> None:
         """Follow what happens; nothing is done about it yet."""
@@ -74,7 +74,10 @@ class Networking:
     async def begin(self) -> None:
         """Connect qubes from now on, once those that run since an earlier daemon are known."""
         await self._find_earlier()
-        self._begun.set()
+        self._begun = True
+        for uuid in self._world.running:
+            if (qube := self._world.system.find(uuid)) is not None:
+                self._settle_soon(qube)
 
     async def close(self) -> None:
         """Follow no more; cables stay."""
@@ -92,7 +95,8 @@ class Networking:
 
     async def settle(self, qube: Qube) -> None:
         """Bring a qube's network about as its netvm says; returns when that was done or tried."""
-        await self._begun.wait()
+        if not self._begun:
+            return  # It is done then.
         async with self._locks[qube.uuid]:
             try:
                 await self._bring_about(qube)
