@@ -346,11 +346,16 @@ async def open_instance(
 
 
 @asynccontextmanager
-async def serving(home: Path, *, clone: bool = False) -> AsyncIterator[Instance]:
-    """An instance that serves the Admin API; sockets need a path shorter than pytest's."""
+async def serving(
+    home: Path, *, clone: bool = False, engine: MemoryEngine | None = None
+) -> AsyncIterator[Instance]:
+    """An instance that serves the Admin API; sockets need a path shorter than pytest's.
+
+    engine: another than the usual one.
+    """
     with tempfile.TemporaryDirectory(prefix="insula-") as run:
         async with AsyncExitStack() as undo:
-            engine = memory_engine(clone=clone)
+            engine = engine or memory_engine(clone=clone)
             undo.push_async_callback(end_machines, engine)
             instance = await open_instance(undo, home, Path(run), engine)
             await instance.preloading.begin()

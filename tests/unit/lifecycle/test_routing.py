@@ -39,6 +39,20 @@ def service(instance: Instance, name: str, script: str, *, where: str = "service
     return path
 
 
+async def calling(
+    instance: Instance, source: Qube, target: str, called: str, *options: str
+) -> asyncio.subprocess.Process:
+    """A program of a qube that calls a service."""
+    agent = instance.run / "qubes" / str(source.uuid) / "ports" / "agent"
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "insula.guest.client_vm", *options, target, called),
+        env={**os.environ, "INSULA_AGENT_SOCKET": str(agent)},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
 async def call(
     instance: Instance,
     source: Qube,
@@ -48,14 +62,7 @@ async def call(
     *options: str,
 ) -> tuple[int, bytes, bytes]:
     """A program of a qube calls a service: its exit code, output and error messages."""
-    agent = instance.run / "qubes" / str(source.uuid) / "ports" / "agent"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "insula.guest.client_vm", *options, target, called),
-        env={**os.environ, "INSULA_AGENT_SOCKET": str(agent)},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = await calling(instance, source, target, called, *options)
     async with asyncio.timeout(TIMEOUT):
         output, errors = await process.communicate(payload)
     return process.returncode or 0, output, errors
@@ -165,15 +172,15 @@ async def test_many_calls_at_once_are_all_answered(instance: Instance) -> None:
 
 async def test_a_call_ends_when_its_target_does(instance: Instance) -> None:
     rule(instance, "test.Wait * work vault allow")
-    started = service(instance, "test.Wait", f"echo up; sleep {int(TIMEOUT) * 10}").parent
+    service(instance, "test.Wait", f"echo up; sleep {int(TIMEOUT) * 10}")
     work, vault = await _started(instance, "work"), await _started(instance, "vault")
-    calling = asyncio.create_task(call(instance, work, "vault", "test.Wait"))
+    caller = await calling(instance, work, "vault", "test.Wait")
+    assert caller.stdout is not None
     async with asyncio.timeout(TIMEOUT):
-        while instance.world.running[vault.uuid].calls.idle:
-            await asyncio.sleep(0.01)
-    assert started.exists()
-    await instance.power.kill(vault)
-    assert (await calling)[0] == 255
+        assert await caller.stdout.readline() == b"up\n"
+        await instance.power.kill(vault)
+        await caller.communicate()
+    assert caller.returncode == 255
     await _idle(instance)
 
 

@@ -42,6 +42,7 @@ class Appearing:
         self._world, self._devices, self._ask = world, devices, ask
         self._shown: dict[tuple[UUID, str], dict[str, DeviceInfo]] = {}
         self._looking: dict[UUID, asyncio.Lock] = {}
+        self._due: set[UUID] = set()  # those at whom a look is due
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching = False
 
@@ -62,7 +63,9 @@ class Appearing:
 
     def changed(self, backend: Qube) -> None:
         """Have a look at what a qube shows: it may be something else than before."""
-        self._spawn(self._look(backend))
+        if backend.uuid not in self._due:
+            self._due.add(backend.uuid)
+            self._spawn(self._look(backend))
 
     def _happened(self, event: Event) -> None:
         if event.name not in ("domain-start", "domain-shutdown"):
@@ -89,6 +92,7 @@ class Appearing:
     async def _look(self, backend: Qube) -> None:
         """Tell of what is other than before, and give what is new to whom it is assigned."""
         async with self._looking.setdefault(backend.uuid, asyncio.Lock()):
+            self._due.discard(backend.uuid)
             for devclass, gone, new in self._compare(backend):
                 tell = self._world.events.tell
                 tell(backend, f"device-list-change:{devclass}")

@@ -434,6 +434,7 @@ class Power:
 
     async def _ended(self, qube: Qube, running: RunningQube) -> None:
         del self._world.running[qube.uuid]
+        running.calls.gone()
         try:
             await running.let_go()
         finally:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from insula.daemon.rpc.pace import SLICE, Pace
 from insula.protocol import control
 from insula.protocol.control import AgentHello, Attach, ControlType, Key, Seeded, Status
 from insula.protocol.errors import ProtocolError, ReportableError
@@ -24,6 +25,8 @@ from insula.protocol.resync import CONTROL_PREFIX, NONCE_SIZE, MarkerFinder
 
 MOST_EARLY_KEYS = 256
 MAX_QUEUED = 4 * 1024 * 1024  # bytes we hold for an agent that does not read
+MOST_UNREAD = 262_144  # bytes of them after which it is not heard either
+CLOSE_TIMEOUT = 1.0  # seconds an agent has to read what is left for it
 _READ_SIZE = 65_536
 
 T = TypeVar("T")
@@ -50,10 +53,11 @@ class AgentLink:
         self._ready: asyncio.Future[Status] = _future()
         self._links: dict[tuple[ControlType, int], asyncio.Future[LinkStatus]] = {}
         self._closed = asyncio.Event()
+        self.pace = Pace()
         self._early_keys: list[Key] = []
         self._on_key: Callable[[Key], None] | None = None
         self.on_qrexec: Callable[[MessageType, bytes], None] = lambda _type, _body: None
-        self.on_closed: Callable[[], None] = lambda: None
+        self.on_lost: Callable[[], None] = lambda: None  # told when it ends, but not by close()
 
     async def connect(self, deadline: float, opening: bytes = b"") -> AgentHello:
         """Open a session and return what the agent says of itself.
@@ -96,14 +100,35 @@ class AgentLink:
         try:
             while data := await self._reader.read(_READ_SIZE):
                 received += finder.feed(data)
-                while (raw := take_raw_frame(received, control.MAX_FROM_GUEST)) is not None:
-                    self._take(raw)
+                while self._take_some(received):
+                    await self._let_others()
+                await self._let_others()
         except ProtocolError as error:
             log.warning("agent broke its protocol", extra={"qube": self._qube, "why": str(error)})
         except OSError as error:
             log.info("control port lost", extra={"qube": self._qube, "why": str(error)})
-        finally:
+        except Exception:
+            log.exception("agent not understood", extra={"qube": self._qube})
+        if not self._closed.is_set():
             self._end()
+            self.on_lost()
+
+    def _take_some(self, received: bytearray) -> bool:
+        """Act on messages, for no longer than others can wait; whether there may be more."""
+        until = time.thread_time() + SLICE
+        with self.pace.spending():
+            while (raw := take_raw_frame(received, control.MAX_FROM_GUEST)) is not None:
+                self._take(raw)
+                if time.thread_time() >= until:
+                    return True
+        return False
+
+    async def _let_others(self) -> None:
+        """Read on when it is this qube's turn, and it has read most of what it was told."""
+        assert self._writer is not None
+        await self.pace.rest()
+        if self._writer.transport.get_write_buffer_size() > MOST_UNREAD:
+            await self._writer.drain()
 
     def _take(self, raw: RawFrame) -> None:
         match raw.type:
@@ -148,13 +173,14 @@ class AgentLink:
         if self._closed.is_set():
             return
         self._closed.set()
+        if self._writer is not None:
+            self._writer.close()
         starting = (self._hello, self._seeded, self._parked, self._ready)
         waits: list[asyncio.Future[Any]] = [*starting, *self._links.values()]
         for waiting in waits:
             if not waiting.done():
                 waiting.set_exception(AgentError(f"{self._qube}: its control port was closed"))
                 waiting.exception()  # Retrieved: nobody may be waiting.
-        self.on_closed()
 
     @property
     def reached(self) -> bool:
@@ -259,15 +285,19 @@ class AgentLink:
 
     async def close(self) -> None:
         """Let go of the agent; it goes on."""
+        self._end()
         if self._writer is not None:
-            self._writer.close()
-            with suppress(OSError):
-                await self._writer.wait_closed()
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await self._writer.wait_closed()
+            except TimeoutError:
+                self._writer.transport.abort()
+            except OSError as error:
+                log.debug("control port lost", extra={"qube": self._qube, "why": str(error)})
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        self._end()
 
 
 def introduction(identity: control.Identity) -> bytes:

@@ -52,7 +52,7 @@ class Opened:
     """One end of a data connection that a qube has or is about to get.
 
     peer: the other end's domain number. port: qrexec's number of it. index: the data port it lies
-    on. over: once the agent said that it is done with it.
+    on. over: once the agent said that it is done with it, or was given up.
     """
 
     peer: int
@@ -72,6 +72,7 @@ class Calls:
         self._open: dict[tuple[int, int], Opened] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         link.on_qrexec = self._take
+        link.on_lost = self.gone
         self._early: list[tuple[MessageType, bytes]] = []
         self._on_trigger: Callable[[MessageType, bytes], None] | None = None
         self.on_idle: Callable[[], None] = lambda: None
@@ -90,10 +91,15 @@ class Calls:
 
     def resume(self, sessions: tuple[Session, ...]) -> None:
         """Take over connections that an earlier daemon opened."""
-        for one in sessions:
-            self._pool.claim(one.index, Holder(Direction.INCOMING, one.domain))
+        for one in sessions:  # As the agent says, which may say anything.
+            key = (one.domain, one.port)
+            if key in self._open or not self._pool.claim(
+                one.index, Holder(Direction.INCOMING, one.domain)
+            ):
+                log.warning("no session of ours", extra={"qube": self._qube, "session": str(one)})
+                continue
             opened = Opened(one.domain, one.port, one.index)
-            self._open[one.domain, one.port] = opened
+            self._open[key] = opened
             self._spawn(self._finish_unknown(opened))
 
     async def open(self, message_type: MessageType, text: str) -> DataConnection:
@@ -191,6 +197,11 @@ class Calls:
         """
         self._link.send(frame(MessageType.SERVICE_REFUSED, request_id))
 
+    def gone(self) -> None:
+        """Nothing more is heard of the qube: the other ends of its calls are to see that."""
+        for opened in self._open.values():
+            opened.over.set()
+
     async def close(self) -> None:
         """Stop looking after connections; they go on."""
         for task in tuple(self._tasks):
@@ -261,6 +272,7 @@ class Calls:
         self._forget(opened)
 
     def _forget(self, opened: Opened) -> None:
+        opened.over.set()
         key = (opened.peer, opened.port)
         if self._open.get(key) is opened:
             del self._open[key]

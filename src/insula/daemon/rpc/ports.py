@@ -1,8 +1,9 @@
 """Who has which of a qube's data ports.
 
 Ports are few. Some are kept for calls in each direction, so that calls waiting on each other cannot
-deadlock, and no single peer may hold more than half of those for incoming calls, so that one
-caller cannot exhaust a callee. Further calls wait in order.
+deadlock. A peer may hold no more of one direction's than it leaves free: one alone half of them,
+and several still leave some for whoever comes next. Thus neither can callers exhaust a callee, nor
+those who are called a caller. Further calls wait in order.
 """
 
 import asyncio
@@ -41,23 +42,22 @@ class PortPool:
         self._waiters: deque[_Waiter] = deque()
         self._most = last - first + 1 - reserved  # in one direction
 
-    def claim(self, port: int, holder: Holder) -> None:
-        """Note a port that is in use already, after the daemon was restarted."""
-        self._free.discard(port)
-        self._held[port] = holder
+    def claim(self, port: int, holder: Holder) -> bool:
+        """Note a port that is in use already, after the daemon was restarted; whether it can be."""
+        if port not in self._free:
+            return False
+        self._give(port, holder)
+        return True
 
     async def acquire(self, holder: Holder, deadline: float) -> int:
-        """A port for holder, waiting behind those that came before.
+        """A port for holder, waiting behind those that came before, if they may have it.
 
         Raises:
             TimeoutError: none came free in deadline seconds.
         """
-        port = self._pick(holder) if not self._waiters else None
-        if port is not None:
-            self._give(port, holder)
-            return port
         waiter = _Waiter(holder, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
+        self._serve()
         try:
             async with asyncio.timeout(deadline):
                 return await waiter.given
@@ -99,9 +99,9 @@ class PortPool:
         alike = [one for one in self._held.values() if one.direction is holder.direction]
         if len(alike) >= self._most:
             return None
-        # dom0 decides for the person and may use all; a qube may use half.
-        if holder.direction is Direction.INCOMING and holder.peer != 0:
+        # dom0 decides for the person and may use all.
+        if holder.peer != 0:
             same = sum(1 for one in alike if one.peer == holder.peer)
-            if same >= self._most // 2:
+            if same + 1 > self._most - len(alike) - 1:
                 return None
         return min(self._free)

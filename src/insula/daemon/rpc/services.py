@@ -22,6 +22,7 @@ from insula.protocol.resync import MarkerFinder
 
 TIMEOUT = 60.0  # seconds
 MAX_OUTPUT = 65_536  # bytes; the rest is dropped
+MOST_RECEIVED = 4_194_304  # bytes; what says more is not waited for
 _CHUNK = 65_536
 
 
@@ -77,11 +78,14 @@ async def _exchange(connection: DataConnection, payload: bytes) -> Outcome:
 
 
 async def _outcome(reader: asyncio.StreamReader, finder: MarkerFinder) -> Outcome:
-    received, output, limit = bytearray(), bytearray(), 0
+    received, output, limit, heard = bytearray(), bytearray(), 0, 0
     while True:
         untrusted = await reader.read(_CHUNK)
         if not untrusted:
             raise EOFError("its connection ended")
+        heard += len(untrusted)
+        if heard > MOST_RECEIVED:
+            raise ProtocolError(f"more than {MOST_RECEIVED} bytes came")
         received += finder.feed(untrusted)
         if not limit:
             raw = take_raw_frame(received, MAX_CHUNK)

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -88,13 +89,19 @@ class MemoryMachine:
 
     async def join(self, port: int, end: int) -> None:
         await self.part(port)
-        near = socket.socket(fileno=os.dup(end))
-        near.setblocking(False)
-        far = socket.socket(socket.AF_UNIX)
-        far.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(far, str(self._ports / f"org.insula.data.{port}"))
-        self._pumps[port] = asyncio.create_task(_pump_both(near, far))
+        near, far = socket.socket(fileno=os.dup(end)), socket.socket(socket.AF_UNIX)
+        for one in (near, far):
+            one.setblocking(False)
+        try:
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(far, str(self._ports / f"org.insula.data.{port}"))
+        except OSError as error:
+            near.close()
+            far.close()
+            raise EngineError(f"{self.name}: port {port} is not there: {error}") from None
+        pump = self._pumps[port] = asyncio.create_task(_pump_both(near, far))
+        for one in (near, far):  # Also where it ends before it began.
+            pump.add_done_callback(partial(_close, one))
 
     async def part(self, port: int) -> None:
         pump = self._pumps.pop(port, None)
@@ -251,14 +258,17 @@ def _is_listening(path: Path) -> bool:
 
 async def _pump_both(near: socket.socket, far: socket.socket) -> None:
     """Carry bytes both ways until one side ends, as a port's connection does."""
-    with near, far:
-        ways = [asyncio.create_task(_pump(near, far)), asyncio.create_task(_pump(far, near))]
-        try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+    ways = [asyncio.create_task(_pump(near, far)), asyncio.create_task(_pump(far, near))]
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+
+
+def _close(one: socket.socket, _pump: "asyncio.Task[None]") -> None:
+    one.close()
 
 
 async def _echo(end: socket.socket) -> None:
