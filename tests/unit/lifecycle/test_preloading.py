@@ -338,6 +338,7 @@ async def test_the_next_daemon_goes_on_with_what_waits(tmp_path: Path, instance:
         other = await open_instance(second, home, run, engine)
         reconcile.expect(other.world, other.runs)
         await reconcile.take_all_over(other.world, other.power, other.runs)
+        await other.networking.begin()
         await other.preloading.begin()
         waiting = await _filled(other, 2)
         assert waiting[0].name == names[0]

@@ -39,6 +39,7 @@ class Daemons:
         instance = await open_instance(self.undo, self.home, self.run, self.engine)
         unused = reconcile.expect(instance.world, instance.runs)
         await reconcile.take_all_over(instance.world, instance.power, instance.runs)
+        await instance.networking.begin()
         await reconcile.remove_all(instance.administration, unused)
         return instance
 
