@@ -240,22 +240,33 @@ def running_agent(
     sockets.mkdir(parents=True)
     region = make_region()
     host.call(host.keeper.hold(f"pixels/qube-{uuid}", region))
-    environment = {
-        "DISPLAY": qube.display,
-        "INSULA_GUI_SOCKET": str(sockets / "gui.sock"),
-        "INSULA_PIXELS": f"/proc/{os.getpid()}/fd/{region}",
-        "INSULA_GUI_RUN": str(directory),
-        "PYTHONPATH": str(SOURCES),
-    }
-    python = os.environ.get("INSULA_TEST_AGENT_PYTHON", sys.executable)
     try:
-        with running([python, "-m", "insula.guest.gui"], environment) as agent:
-            status = directory / "gui-agent.status"
-            wait_for(lambda: status.exists() and status.read_text() == "started\n", "the agent")
+        with agent_on(qube, directory, sockets / "gui.sock", region) as agent:
             yield agent
     finally:
         os.close(region)
         host.forget_pixels(uuid)
+
+
+@contextmanager
+def agent_on(
+    qube: XServer, directory: Path, path: Path, region: int, **more: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A window agent that listens on a socket; more: of its environment."""
+    environment = {
+        "DISPLAY": qube.display,
+        "INSULA_GUI_SOCKET": str(path),
+        "INSULA_PIXELS": f"/proc/{os.getpid()}/fd/{region}",
+        "INSULA_GUI_RUN": str(directory),
+        "INSULA_SERVICES": str(directory),
+        "PYTHONPATH": str(SOURCES),
+        **more,
+    }
+    python = os.environ.get("INSULA_TEST_AGENT_PYTHON", sys.executable)
+    with running([python, "-m", "insula.guest.gui"], environment) as agent:
+        status = directory / "gui-agent.status"
+        wait_for(lambda: status.exists() and status.read_text() == "started\n", "the agent")
+        yield agent
 
 
 def make_region() -> int:

@@ -2,7 +2,9 @@
 
 Tells systemd (NOTIFY_SOCKET) when it serves: no snapshot is to be made of a half started one.
 Environment, for tests: INSULA_GUI_SOCKET, a unix socket to listen on in place of the virtio port;
-INSULA_PIXELS, a file in place of the pixel region; INSULA_GUI_RUN in place of /run/qubes.
+INSULA_GUI_CHANNEL=plain, for each connection to that to be a session from its first byte on;
+INSULA_PIXELS, a file in place of the pixel region; INSULA_GUI_RUN in place of /run/qubes;
+INSULA_SERVICES in place of /run/qubes-service.
 """
 
 import os
@@ -27,11 +29,15 @@ def main() -> int:
     try:
         region = Region.open(os.environ.get("INSULA_PIXELS"))
         path = os.environ.get("INSULA_GUI_SOCKET")
+        plain = os.environ.get("INSULA_GUI_CHANNEL") == "plain"
         agent = Agent(
             Display(),
             region,
-            lambda poller: Port(poller, _PORT) if path is None else Listener(poller, path),
+            lambda poller: (
+                Port(poller, _PORT) if path is None else Listener(poller, path, plain=plain)
+            ),
             run_directory,
+            Path(os.environ.get("INSULA_SERVICES", "/run/qubes-service")),
         )
         systemd.tell("READY=1")
         agent.run()

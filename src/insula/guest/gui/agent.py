@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from insula.guest.gui.channel import Channel
+from insula.guest.gui.clipboard import Clipboard
 from insula.guest.gui.commands import Commands
+from insula.guest.gui.cursors import Cursors
 from insula.guest.gui.display import Display
 from insula.guest.gui.keyboard import Input, set_layout
 from insula.guest.gui.painter import Painter
 from insula.guest.gui.region import Region
+from insula.guest.gui.tray import Tray
 from insula.guest.gui.windows import Windows
 from insula.guest.gui.xlib import xcffib
 from insula.protocol.errors import ProtocolError
@@ -23,6 +26,7 @@ from insula.protocol.gui.sessions import SessionScanner
 from insula.protocol.gui.stream import take_from_viewer
 from insula.protocol.resync import WINDOW_PREFIX
 
+_X = xcffib.xproto
 _FRAME = 1 / 60  # seconds between two captures
 _MAX_UNSENT = 262_144  # bytes; with more the viewer is behind, and captures wait
 
@@ -42,6 +46,7 @@ class Agent:
         region: Region,
         make_channel: Callable[[select.epoll], Channel],
         run_directory: Path,
+        services: Path,
     ) -> None:
         self._poller = select.epoll()
         self._display = display
@@ -57,7 +62,23 @@ class Agent:
         self._painter = Painter(display, region, self._send)
         self._input = Input(display)
         self._windows = Windows(display, self._send, self._painter.window_gone)
-        self._commands = Commands(display, self._windows, self._painter, self._input)
+        self._clipboard = Clipboard(display, services, self._send)
+        self._cursors = Cursors(display, self._windows, self._send)
+        self._tray = Tray(display, self._windows)
+        self._commands = Commands(
+            display,
+            self._windows,
+            self._painter,
+            self._input,
+            clipboard=self._clipboard,
+            cursors=self._cursors,
+        )
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            _X.MappingNotifyEvent: lambda _: self._input.keyboard_changed(),
+            _X.SelectionNotifyEvent: self._clipboard.notified,
+            _X.SelectionRequestEvent: self._clipboard.requested,
+            xcffib.xfixes.CursorNotifyEvent: self._cursors.changed,
+        }
 
     def run(self) -> None:
         """Serve until the X server is gone.
@@ -83,8 +104,13 @@ class Agent:
         # Handling an event may read a reply, and with it further events: until none are left.
         while events := self._display.events():
             for event in events:
-                if isinstance(event, xcffib.xproto.MappingNotifyEvent):
-                    self._input.keyboard_changed()
+                handler = self._handlers.get(type(event))
+                if handler is not None:
+                    handler(event)
+                elif (
+                    isinstance(event, _X.ClientMessageEvent) and self._display.stub == event.window
+                ):
+                    self._tray.asked(event)
                 else:
                     self._windows.handle(event)
 
@@ -109,24 +135,29 @@ class Agent:
 
     def _channel_ready(self) -> None:
         self._channel.flush()
-        received, connected = self._channel.receive()
-        nonce, belonging = self._scanner.feed(received)
-        if nonce is not None:
-            self._begin_session(nonce)
+        belonging, connected, fresh = self._channel.receive()
+        if self._channel.plain:
+            if fresh:
+                self._begin_session(b"")
+        else:
+            nonce, belonging = self._scanner.feed(belonging)
+            if nonce is not None:
+                self._begin_session(WINDOW_PREFIX + nonce)
         if self._state is not _State.NO_VIEWER:
             self._received += belonging
         try:
             self._take_messages()
         except ProtocolError as error:
             print(f"viewer refused: {error}", flush=True)
+            self._channel.hang_up()
             connected = False
         if not connected:
             self._end_session()
 
-    def _begin_session(self, nonce: bytes) -> None:
+    def _begin_session(self, marker: bytes) -> None:
         self._end_session()
         self._state = _State.HANDSHAKE
-        self._channel.send(WINDOW_PREFIX + nonce + agent_opening())
+        self._channel.send(marker + agent_opening())
 
     def _end_session(self) -> None:
         self._channel.drop_unsent()
@@ -142,11 +173,12 @@ class Agent:
 
     def _take_messages(self) -> None:
         if self._state is _State.HANDSHAKE and len(self._received) >= ANSWER_SIZE:
-            agent_accepts(bytes(self._received[:ANSWER_SIZE]))
+            minor, _ = agent_accepts(bytes(self._received[:ANSWER_SIZE]))
+            self._clipboard.minor = minor
             del self._received[:ANSWER_SIZE]
             self._layout = set_layout(self._run_directory / "keyboard-layout", self._layout)
             self._set_state(_State.CONNECTED)
-            self._painter.restart(list(self._windows))
+            self._painter.restart(list(self._windows), minor)
             self._windows.replay()
         if self._state is _State.CONNECTED:
             messages: list[ViewerMessage] = []

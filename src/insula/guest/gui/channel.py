@@ -5,9 +5,18 @@ import select
 import socket
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 _CHUNK = 32_768  # bytes; a virtio port takes no more in one write
 _EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+
+
+class Received(NamedTuple):
+    """What came; connected: whether the other side is there; fresh: these are its first bytes."""
+
+    data: bytes
+    connected: bool
+    fresh: bool
 
 
 class Channel:
@@ -17,9 +26,12 @@ class Channel:
     keep a level-triggered loop awake.
     """
 
+    plain = False  # whether each connection is a session, without a marker where it begins
+
     def __init__(self, poller: select.epoll) -> None:
         self._poller = poller
         self._unsent = bytearray()
+        self._fresh = False  # whether nothing was read of this connection
         self._descriptor: int | None = None
 
     @property
@@ -31,14 +43,15 @@ class Channel:
         """Whether an event on descriptor is this channel's."""
         return descriptor == self._descriptor
 
-    def receive(self) -> tuple[bytes, bool]:
+    def receive(self) -> Received:
         """All that has come, and whether the other side is there after it."""
-        received = bytearray()
+        received, fresh = bytearray(), self._fresh
+        self._fresh = False
         while self._descriptor is not None:
             try:
                 chunk = os.read(self._descriptor, _CHUNK)
             except BlockingIOError:
-                return bytes(received), True
+                return Received(bytes(received), connected=True, fresh=fresh)
             except OSError:
                 chunk = b""
             if not chunk:
@@ -46,7 +59,7 @@ class Channel:
                 self._ended()
                 break
             received += chunk
-        return bytes(received), False
+        return Received(bytes(received), connected=False, fresh=fresh)
 
     def send(self, data: bytes) -> None:
         """Write as much as goes without waiting, keep the rest for flush."""
@@ -64,6 +77,11 @@ class Channel:
                 self.drop_unsent()  # the end shows when reading
                 return
             del self._unsent[:count]
+
+    def hang_up(self) -> None:
+        """End a connection to a side that cannot be spoken with, where there are several."""
+        self.drop_unsent()
+        self._ended()
 
     def drop_unsent(self) -> None:
         """Forget what was meant for a viewer that is gone."""
@@ -85,8 +103,10 @@ class Port(Channel):
 class Listener(Channel):
     """A unix socket that serves the newest connection."""
 
-    def __init__(self, poller: select.epoll, path: str) -> None:
+    def __init__(self, poller: select.epoll, path: str, *, plain: bool = False) -> None:
+        """plain: a connection is one session from its first byte on, as a vchan is."""
         super().__init__(poller)
+        self.plain = plain
         self._connection: socket.socket | None = None
         with suppress(FileNotFoundError):
             Path(path).unlink()
@@ -99,13 +119,14 @@ class Listener(Channel):
     def handles(self, descriptor: int) -> bool:
         return descriptor == self._listening.fileno() or super().handles(descriptor)
 
-    def receive(self) -> tuple[bytes, bool]:
+    def receive(self) -> Received:
         with suppress(BlockingIOError):
             fresh, _ = self._listening.accept()
             fresh.setblocking(False)
             self.drop_unsent()
             self._ended()
             self._connection, self._descriptor = fresh, fresh.fileno()
+            self._fresh = True
             self._poller.register(fresh, _EDGES)
         return super().receive()
 

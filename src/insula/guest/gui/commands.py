@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from insula.guest.gui.clipboard import Clipboard
+from insula.guest.gui.cursors import Cursors
 from insula.guest.gui.display import Display
 from insula.guest.gui.keyboard import Input
 from insula.guest.gui.painter import Painter
@@ -13,6 +15,8 @@ from insula.protocol.gui.geometry import Rect
 from insula.protocol.gui.limits import MAX_HEIGHT, MAX_WIDTH
 from insula.protocol.gui.messages import (
     Button,
+    ClipboardData,
+    ClipboardRequest,
     Close,
     Configure,
     Crossing,
@@ -36,11 +40,22 @@ _NOTIFY_NORMAL = 0
 class Commands:
     """Applies messages; those that name an unknown window are late and mean nothing."""
 
-    def __init__(self, display: Display, windows: Windows, painter: Painter, given: Input) -> None:
+    def __init__(
+        self,
+        display: Display,
+        windows: Windows,
+        painter: Painter,
+        given: Input,
+        *,
+        clipboard: Clipboard,
+        cursors: Cursors,
+    ) -> None:
         self._display = display
         self._windows = windows
         self._painter = painter
         self._input = given
+        self._clipboard = clipboard
+        self._cursors = cursors
         self._for_window: dict[type, Callable[[Window, Any], None]] = {
             KeyPress: lambda _, message: given.key(message.type, message.keycode, message.state),
             Button: self._button,
@@ -60,6 +75,10 @@ class Commands:
                 self._painter.acknowledged()
             case Destroy(identifier):
                 self._painter.destroy_confirmed(identifier)
+            case ClipboardRequest(identifier):
+                self._clipboard.asked(identifier)
+            case ClipboardData(_, text):
+                self._clipboard.received(text)
             case KeymapNotify(_, keys):
                 self._input.release_all_but(keys)
             case _:
@@ -69,6 +88,8 @@ class Commands:
                     apply(window, message)
 
     def _button(self, window: Window, message: Button) -> None:
+        if window.embedder:
+            self._raise(window.embedder)
         self._move_pointer(window, message.x, message.y)
         self._input.button(message.type, message.button)
 
@@ -85,9 +106,10 @@ class Commands:
         if message.type == _ENTER:
             core.UnmapWindow(stub)
             self._move_pointer(window, message.x, message.y)
+            self._cursors.report(window)
             return
         pointer = core.QueryPointer(self._display.root).reply()
-        if pointer.child == window.id:
+        if pointer.child == window.shown:
             # The application is to see a leave, though the pointer stays where it is.
             values = _X.ConfigWindow.X | _X.ConfigWindow.Y | _X.ConfigWindow.StackMode
             place = [pointer.root_x, pointer.root_y]
@@ -100,32 +122,36 @@ class Commands:
             if window.input_hint:
                 core.SetInputFocus(_X.InputFocus._None, 0, 0)
             return
-        core.ConfigureWindow(window.id, _X.ConfigWindow.StackMode, [_X.StackMode.Above])
+        self._raise(window.shown)
         if window.input_hint:
             core.SetInputFocus(_X.InputFocus.Parent, window.id, 0)
         if window.takes_focus:
             words = (self._display.atom("WM_TAKE_FOCUS"), 0)
             self._display.send_message(window.id, "WM_PROTOCOLS", words)
 
+    def _raise(self, window: int) -> None:
+        above = [_X.StackMode.Above]
+        self._display.core.ConfigureWindow(window, _X.ConfigWindow.StackMode, above)
+
     def _configure(self, window: Window, message: Configure) -> None:
         """Move and resize, then acknowledge with what came of it, changed or not (section 5)."""
         core, mask = self._display.core, _X.ConfigWindow
         width = max(1, min(MAX_WIDTH, message.width))
         height = max(1, min(MAX_HEIGHT, message.height))
-        core.ConfigureWindow(
-            window.id,
-            mask.X | mask.Y | mask.Width | mask.Height,
-            [message.x, message.y, width, height],
-        )
-        place = self._display.reply(core.GetGeometry(window.id))
+        all_of_it = mask.X | mask.Y | mask.Width | mask.Height
+        core.ConfigureWindow(window.shown, all_of_it, [message.x, message.y, width, height])
+        if window.embedder:
+            core.ConfigureWindow(window.id, all_of_it, [0, 0, width, height])
+        place = self._display.reply(core.GetGeometry(window.shown))
         if place is not None:
             geometry = Rect(place.x, place.y, place.width, place.height)
             self._windows.moved(window, geometry, acknowledge=True)
 
     def _map(self, window: Window, message: Map) -> None:
         core = self._display.core
-        override = int(bool(message.override_redirect))
-        core.ChangeWindowAttributes(window.id, _X.CW.OverrideRedirect, [override])
+        if not window.embedder:
+            override = int(bool(message.override_redirect))
+            core.ChangeWindowAttributes(window.id, _X.CW.OverrideRedirect, [override])
         core.MapWindow(window.id)
 
     def _close(self, window: Window, _message: Close) -> None:

@@ -32,10 +32,12 @@ class Display:
         self.connection = _connected()
         self.core = self.connection.core
         setup = self.connection.get_setup()
-        self.screen = setup.roots[self.connection.pref_screen]
+        self.number: int = self.connection.pref_screen
+        self.screen = setup.roots[self.number]
         self.root: int = self.screen.root
         self.composite = self.connection(xcffib.composite.key)
         self.damage = self.connection(xcffib.damage.key)
+        self.xfixes = self.connection(xcffib.xfixes.key)
         self.shm = self.connection(xcffib.shm.key)
         self.xtest = self.connection(xcffib.xtest.key)
         self.segment = Segment(self.connection)
@@ -92,16 +94,27 @@ class Display:
             _X.PropMode.Replace, window, self.atom(name), self.atom(kind), 32, len(words), raw
         )
 
-    def send_message(self, window: int, name: str, words: tuple[int, ...]) -> None:
-        """Send a client message to a window's client."""
+    def long_property(self, window: int, name: str, longest: int) -> tuple[int, bytes] | None:
+        """Type and first bytes of a property; None without it."""
+        cookie = self.core.GetProperty(
+            False, window, self.atom(name), _ANY_TYPE, 0, longest // 4 + 1
+        )
+        reply = self.reply(cookie)
+        return None if reply is None or not reply.format else (reply.type, bytes(reply.value.raw))
+
+    def send_message(
+        self, window: int, name: str, words: tuple[int, ...], *, mask: int = 0
+    ) -> None:
+        """Send a client message to a window's client, or to those who listen for mask."""
         padded = (*words, 0, 0, 0, 0, 0)[:5]
         event = struct.pack("=BBHII5I", 33, 32, 0, window, self.atom(name), *padded)
-        self.core.SendEvent(False, window, 0, event)
+        self.core.SendEvent(False, window, mask, event)
 
     def _window_manager(self) -> int:
         """Redirect and watch all top-level windows; returns the stub window."""
         self.composite.QueryVersion(0, 4).reply()
         self.damage.QueryVersion(1, 1).reply()
+        self.xfixes.QueryVersion(4, 0).reply()
         self.xtest.GetVersion(2, 2).reply()
         self.composite.RedirectSubwindows(self.root, xcffib.composite.Redirect.Automatic)
         stub: int = self.connection.generate_id()

@@ -8,9 +8,11 @@ from insula.guest.gui.region import Buffer, Region
 from insula.guest.gui.shm import SIZE
 from insula.guest.gui.window import Window
 from insula.protocol.gui.geometry import Rect
+from insula.protocol.gui.handshake import MINOR
 from insula.protocol.gui.limits import BYTES_PER_PIXEL, MAX_HEIGHT, MAX_WIDTH
 from insula.protocol.gui.messages import AgentMessage, ShmImage, WindowDump
 
+_CONFIRMS_DESTROY, _CONFIRMS_DUMPS = 5, 7  # minor versions
 _Z_PIXMAP = 2
 _ALL_PLANES = 0xFFFF_FFFF
 _BITS_PER_PIXEL = 32
@@ -28,9 +30,11 @@ class Painter:
         # What each dump not acknowledged yet replaced, oldest first.
         self._replaced: deque[Buffer | None] = deque()
         self._dying: list[tuple[int, Buffer]] = []
+        self._minor = MINOR
 
-    def restart(self, windows: list[Window]) -> None:
-        """A new viewer: no buffer is in use any more."""
+    def restart(self, windows: list[Window], minor: int) -> None:
+        """A new viewer, by its version's minor number: no buffer is in use any more."""
+        self._minor = minor
         self._replaced.clear()
         self._dying.clear()
         self._region.forget_buffers()
@@ -49,6 +53,8 @@ class Painter:
             self._display.core.FreePixmap(window.pixmap)
         if window.buffer is not None:
             self._dying.append((window.id, window.buffer))
+            if self._minor < _CONFIRMS_DESTROY:
+                self.destroy_confirmed(window.id)
 
     def destroy_confirmed(self, window: int) -> None:
         """The viewer has forgotten a destroyed window."""
@@ -82,11 +88,13 @@ class Painter:
         if window.pixmap:
             self._display.core.FreePixmap(window.pixmap)
         window.pixmap = self._display.connection.generate_id()
-        self._display.composite.NameWindowPixmap(window.id, window.pixmap)
+        self._display.composite.NameWindowPixmap(window.shown, window.pixmap)
         self._replaced.append(window.buffer)
         window.buffer = buffer
         window.wants_dump = False
         self._send(WindowDump(window.id, width, height, _BITS_PER_PIXEL, buffer.references))
+        if self._minor < _CONFIRMS_DUMPS:
+            self.acknowledged()
         return True
 
     def _copy(self, window: Window, part: Rect) -> bool:

@@ -5,7 +5,7 @@ from insula.protocol.gui.geometry import Rect
 
 
 class Window:
-    """A child of the root.
+    """A child of the root, or a tray icon, whose geometry is that of its embedder.
 
     damaged is what changed since the last capture; buffer is the image the viewer has or is about
     to get; wants_dump says that the next capture begins with a new one.
@@ -16,6 +16,7 @@ class Window:
         "damage",
         "damaged",
         "deletes",
+        "embedder",
         "geometry",
         "id",
         "input_hint",
@@ -32,6 +33,7 @@ class Window:
         self.geometry = geometry
         self.override_redirect = override_redirect
         self.mapped = False
+        self.embedder = 0  # of a tray icon, the window of ours that it lies in
         self.damage = 0  # the Damage object; 0 for a window without pixels
         self.pixmap = 0
         self.buffer: Buffer | None = None
@@ -41,6 +43,11 @@ class Window:
         self.deletes = False  # understands WM_DELETE_WINDOW
         self.takes_focus = False  # understands WM_TAKE_FOCUS
         self.reported: dict[str, object] = {}  # the last message of a kind, to send only changes
+
+    @property
+    def shown(self) -> int:
+        """The child of the root that is shown: the window itself, or what it lies in."""
+        return self.embedder or self.id
 
     @property
     def whole(self) -> Rect:

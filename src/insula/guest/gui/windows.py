@@ -14,6 +14,7 @@ from insula.protocol.gui.messages import (
     Configure,
     Create,
     Destroy,
+    Dock,
     Flag,
     Map,
     Unmap,
@@ -27,6 +28,9 @@ _X = xcffib.xproto
 _INPUT_HINT = 1
 _NORMAL_STATE = 1
 _MAX_STATES = 10
+_ICON = 32  # pixels of a new tray icon's side
+_EMBEDDED_NOTIFY = 0  # a message of XEMBED
+_XEMBED_MAPPED = 1
 STATES = {
     "_NET_WM_STATE_FULLSCREEN": Flag.FULLSCREEN,
     "_NET_WM_STATE_DEMANDS_ATTENTION": Flag.DEMANDS_ATTENTION,
@@ -47,6 +51,7 @@ class Windows:
         self._send = send
         self._gone = gone
         self._known: dict[int, Window] = {}
+        self._embedders: dict[int, Window] = {}
         self._handlers: dict[type, Callable[[Any], None]] = {
             _X.CreateNotifyEvent: self._created,
             _X.DestroyNotifyEvent: lambda event: self._forget(event.window),
@@ -81,13 +86,16 @@ class Windows:
             self._announce(window)
             x, y, width, height = window.geometry
             self._send(Configure(window.id, x, y, width, height, window.override_redirect))
-            if window.mapped:
+            if window.embedder:
+                self._send(Dock(window.id))
+                window.invalidate()
+            elif window.mapped:
                 self._announce_map(window)
                 window.invalidate()
 
     def _adopt(self, window: int) -> None:
         """Take on a window that exists already."""
-        if window == self._display.stub or window in self._known:
+        if window == self._display.stub or window in self._known or window in self._embedders:
             return
         core = self._display.core
         asked = core.GetWindowAttributes(window), core.GetGeometry(window)
@@ -137,16 +145,73 @@ class Windows:
         if known is not None:
             self._gone(known)
             self._send(Destroy(window))
+            if known.embedder:
+                self._display.core.DestroyWindow(known.embedder)
+        self._embedders.pop(window, None)
 
     def _created(self, event: Any) -> None:
         if event.parent == self._display.root:
             self._adopt(event.window)
 
     def _reparented(self, event: Any) -> None:
+        known = self._known.get(event.window)
+        if known is not None and event.parent == known.embedder:
+            return
+        if known is None or known.embedder or event.parent != self._display.root:
+            self._forget(event.window)
         if event.parent == self._display.root:
             self._adopt(event.window)
+
+    def dock(self, icon: int) -> None:
+        """Put a window into one of ours, which stands for it from here on (section 10.1)."""
+        self._adopt(icon)
+        window = self._known.get(icon)
+        if window is None or window.embedder:
+            return
+        core, mask = self._display.core, _X.CW
+        if window.mapped:
+            window.mapped = False
+            core.UnmapWindow(icon)
+            self._send(Unmap(icon))
+        window.embedder = self._display.connection.generate_id()
+        self._embedders[window.embedder] = window
+        x, y = window.geometry[:2]
+        core.CreateWindow(
+            0, window.embedder, self._display.root, x, y, _ICON, _ICON, 0,
+            _X.WindowClass.InputOutput, 0,
+            mask.BackPixel | mask.OverrideRedirect | mask.EventMask,
+            [self._display.screen.white_pixel, 1, _X.EventMask.SubstructureNotify],
+        )  # fmt: skip
+        core.ChangeSaveSet(_X.SetMode.Insert, icon)
+        core.ReparentWindow(icon, window.embedder, 0, 0)
+        self._fill(window, _ICON, _ICON)
+        self._display.send_message(icon, "_XEMBED", (0, _EMBEDDED_NOTIFY, 0, window.embedder, 0))
+        self._embedded_info(window)
+        core.ConfigureWindow(window.embedder, _X.ConfigWindow.StackMode, [_X.StackMode.Below])
+        core.MapWindow(window.embedder)
+        self.moved(window, Rect(x, y, _ICON, _ICON), acknowledge=True)
+        self._send(Dock(icon))
+        window.mapped = True
+        window.invalidate()
+
+    def _fill(self, window: Window, width: int, height: int) -> None:
+        """Have an icon fill its embedder."""
+        mask = _X.ConfigWindow
+        self._display.core.ConfigureWindow(
+            window.id, mask.X | mask.Y | mask.Width | mask.Height, [0, 0, width, height]
+        )
+
+    def _embedded_info(self, window: Window) -> None:
+        """Map or unmap an icon as its program wants it."""
+        info = self._display.words(window.id, "_XEMBED_INFO")
+        if len(info) < 2 or info[1] & _XEMBED_MAPPED:
+            self._display.core.MapWindow(window.id)
         else:
-            self._forget(event.window)
+            self._display.core.UnmapWindow(window.id)
+
+    def shown_as(self, child: int) -> Window | None:
+        """The window that a child of the root stands for."""
+        return self._known.get(child) or self._embedders.get(child)
 
     def _mapped(self, event: Any) -> None:
         window = self._known.get(event.window)
@@ -156,7 +221,7 @@ class Windows:
 
     def _unmapped(self, event: Any) -> None:
         window = self._known.get(event.window)
-        if window is None or not window.mapped:
+        if window is None or not window.mapped or window.embedder:
             return
         window.mapped = False
         window.damaged = None
@@ -165,13 +230,23 @@ class Windows:
             self._display.core.DeleteProperty(window.id, self._display.atom(name))
 
     def _configured(self, event: Any) -> None:
+        place = Rect(event.x, event.y, event.width, event.height)
+        docked = self._embedders.get(event.window)
+        if docked is not None:
+            self._fill(docked, event.width, event.height)
+            self.moved(docked, place)
+            return
         window = self._known.get(event.window)
         if window is None:
+            return
+        if window.embedder:
+            if place != window.whole:
+                self._fill(window, *window.geometry[2:])
             return
         if event.border_width and window.damage:
             self._display.core.ConfigureWindow(window.id, _X.ConfigWindow.BorderWidth, [0])
         window.override_redirect = bool(event.override_redirect)
-        self.moved(window, Rect(event.x, event.y, event.width, event.height))
+        self.moved(window, place)
 
     def moved(self, window: Window, geometry: Rect, *, acknowledge: bool = False) -> None:
         """Note where a window is now and report it if that is news or has to be acknowledged."""
@@ -199,6 +274,8 @@ class Windows:
             self._report_hints(window)
         elif event.atom == atom("WM_CLASS"):
             self._report_class(window)
+        elif event.atom == atom("_XEMBED_INFO") and window.embedder:
+            self._embedded_info(window)
         elif event.atom == atom("WM_PROTOCOLS"):
             self._read_protocols(window)
         elif event.atom == atom("WM_HINTS"):

@@ -17,5 +17,5 @@ def _prepare() -> None:
 
 _prepare()
 xcffib: Any = importlib.import_module("xcffib")  # it comes without types
-for _name in ("composite", "damage", "shm", "xproto", "xtest"):
+for _name in ("composite", "damage", "shm", "xfixes", "xproto", "xtest"):
     importlib.import_module(f"xcffib.{_name}")

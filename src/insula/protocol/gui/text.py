@@ -1,7 +1,10 @@
-"""Titles and class names as a qube may have them shown (gui.md sections 6.3, 6.4 and 8.4)."""
+"""Titles and class names as a qube may have them shown (gui.md sections 6.3, 6.4, 8.4 and 9.5)."""
+
+import re
 
 from insula.protocol.gui.limits import CLASS_SIZE, TITLE_SIZE
 
+_CLEAN = re.compile(rb"(?:[\t\n -~\x80-\xff]|\r\n)*")
 _ELLIPSIS = "…".encode()
 _TRUNCATED_AT = 124  # bytes, so that an ellipsis and the NUL still fit
 # Unicode categories that move, hide or forge text: controls, formats, private use, unassigned,
@@ -34,6 +37,17 @@ def fitting_title(title: bytes) -> bytes:
         return title
     cut = title[:_TRUNCATED_AT].decode("utf-8", "ignore").encode()
     return cut + _ELLIPSIS
+
+
+def clean_text(text: bytes) -> bool:
+    """Whether text of a clipboard may be handed out as UTF-8: nothing in it drives a terminal."""
+    if _CLEAN.fullmatch(text) is None:
+        return False
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _ascii(text: bytes) -> str:
