@@ -6,8 +6,11 @@ from typing import Any, NamedTuple
 from insula.protocol.gui.keys import Sequence
 from insula.protocol.gui.keys import parse as parse_keys
 from insula.protocol.gui.limits import MAX_WINDOWS
+from insula.protocol.gui.tray import Mode
+from insula.protocol.gui.tray import parse as parse_tray_mode
 
 _MAX_NAME = 31
+_TRAY_MODE = "tint"
 _COPY_KEY, _PASTE_KEY = "Ctrl-Shift-c", "Ctrl-Shift-v"
 _CLIPBOARD_SIZE, _SMALLEST_CLIPBOARD, _LARGEST_CLIPBOARD = 64_000, 256, 256_000  # bytes
 _MOST_LOCKERS = 10
@@ -32,6 +35,7 @@ class Config(NamedTuple):
     paste_key: Sequence | None = parse_keys(_PASTE_KEY)
     paste_key_text: str = _PASTE_KEY
     max_clipboard_size: int = _CLIPBOARD_SIZE  # bytes
+    tray_mode: Mode = parse_tray_mode(_TRAY_MODE)
 
 
 def parse(text: str) -> Config:
@@ -57,6 +61,7 @@ def parse(text: str) -> Config:
             windows_count_limit=int(options.get("windows_count_limit", MAX_WINDOWS)),
             screensavers=tuple(options.get("screensaver_names", ("xscreensaver",)))[:_MOST_LOCKERS],
             events_max_delay=int(options.get("events_max_delay", 0)),
+            tray_mode=parse_tray_mode(str(options.get("trayicon_mode", _TRAY_MODE))),
             copy_key=parse_keys(str(options.get("secure_copy_sequence", _COPY_KEY))),
             paste_key=parse_keys(str(options.get("secure_paste_sequence", _PASTE_KEY))),
             paste_key_text=str(options.get("secure_paste_sequence", _PASTE_KEY)),

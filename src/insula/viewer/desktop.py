@@ -122,10 +122,16 @@ class Desktop:
 
     def ask_window_manager(self, window: int, name: str, words: tuple[int, ...]) -> None:
         """Send a client message about a window to the root."""
+        mask = _X.EventMask.SubstructureRedirect | _X.EventMask.SubstructureNotify
+        self.send_message(self.root, window, name, words, mask=mask)
+
+    def send_message(
+        self, to: int, window: int, name: str, words: tuple[int, ...], *, mask: int = 0
+    ) -> None:
+        """Send a client message about a window to another's client, or to who listens for mask."""
         padded = (*words, 0, 0, 0, 0, 0)[:5]
         event = struct.pack("=BBHII5I", 33, 32, 0, window, self.atom(name), *padded)
-        mask = _X.EventMask.SubstructureRedirect | _X.EventMask.SubstructureNotify
-        self.core.SendEvent(False, self.root, mask, event)
+        self.core.SendEvent(False, to, mask, event)
 
     def note_user_time(self, window: int, time: int) -> None:
         """Tell the window manager that the person did something in a qube's window."""

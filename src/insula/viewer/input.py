@@ -30,7 +30,9 @@ _FOCUS_IN, _FOCUS_OUT = 9, 10
 _NORMAL = 0
 _GRABS = (1, 2)  # NotifyGrab, NotifyUngrab: the window manager's, not the qube's business
 _INFERIOR = 2
+_NONLINEAR = 3  # a detail
 _CROSSING_FOCUS = 1
+_EMBEDDED_NOTIFY, _XEMBED_FOCUS_IN = 0, 4
 _SYNTHETIC = 0x80
 _INPUT_EVENTS = frozenset(
     {_X.KeyPressEvent, _X.KeyReleaseEvent, _X.ButtonPressEvent, _X.ButtonReleaseEvent}
@@ -66,6 +68,8 @@ class Input:
             _X.ConfigureNotifyEvent: self._configured,
             _X.MapNotifyEvent: self._mapped,
             _X.ExposeEvent: self._exposed,
+            _X.ReparentNotifyEvent: self._reparented,
+            _X.DestroyNotifyEvent: self._destroyed,
             _X.PropertyNotifyEvent: self._property_changed,
             _X.ClientMessageEvent: self._client_message,
             _X.MappingNotifyEvent: lambda _: clipboard.keyboard_changed(),
@@ -128,6 +132,9 @@ class Input:
             return
         self._desktop.note_user_time(window.frame, event.time)
         kind = _BUTTON_PRESS if isinstance(event, _X.ButtonPressEvent) else _BUTTON_RELEASE
+        if window.docked and kind == _BUTTON_PRESS:
+            revert = _X.InputFocus.Parent
+            self._desktop.core.SetInputFocus(revert, window.frame, event.time)
         self._send(Button(window.id, kind, event.event_x, event.event_y, event.state, event.detail))
 
     def _motion(self, event: Any) -> None:
@@ -142,6 +149,8 @@ class Input:
         enters = isinstance(event, _X.EnterNotifyEvent)
         if enters:
             self._send_keymap(only_forwarded=self._focused is None)
+        if window.docked:
+            self._report_place(window)
         has_focus = event.same_screen_focus & _CROSSING_FOCUS
         self._send(
             Crossing(
@@ -185,6 +194,25 @@ class Input:
             window.local_size = (event.width, event.height)
             window.moved = True
 
+    def _report_place(self, window: Window) -> None:
+        """Tell where an icon is now; no event says that its tray has moved."""
+        rect = window.local_rect()
+        if rect is not None and rect != window.rect:
+            window.rect = rect
+            window.fit_content()
+            self._windows.send_geometry(window)
+
+    def _reparented(self, event: Any) -> None:
+        """An icon that falls out of its tray must not become a window without a frame."""
+        window = self._windows.local(event.window)
+        if window is not None and window.docked and event.parent == self._desktop.root:
+            window.hide()
+
+    def _destroyed(self, event: Any) -> None:
+        window = self._windows.local(event.window)
+        if window is not None and window.docked and event.window == window.frame:
+            self._windows.renew(window)
+
     def _mapped(self, event: Any) -> None:
         """The window manager mapped a window that the qube has hidden: tell, or undo it."""
         window = self._windows.local(event.window)
@@ -196,8 +224,10 @@ class Input:
         if attributes.map_state == _X.MapState.Viewable:
             window.mapped = True
             self._send(Map(window.id, 0, int(window.override)))
-        else:
+        elif not window.docked:
             window.hide()
+        if window.docked:
+            self._report_place(window)
 
     def _exposed(self, event: Any) -> None:
         window = self._windows.local(event.window)
@@ -220,7 +250,11 @@ class Input:
                 self._send(WindowFlags(window.id, int(granted), int(taken)))
 
     def _client_message(self, event: Any) -> None:
+        if self._windows.tray.is_manager(event):
+            self._windows.dock_again()
         window = self._windows.local(event.window)
+        if window is not None and event.type == self._desktop.atom("_XEMBED"):
+            self._embedder_says(window, event.data.data32[1])
         if window is None or event.type != self._desktop.atom("WM_PROTOCOLS"):
             return
         asked = event.data.data32[0]
@@ -229,3 +263,14 @@ class Input:
         elif asked == self._desktop.atom("_NET_WM_PING"):
             words = tuple(event.data.data32[:5])
             self._desktop.answer_ping(words)
+
+    def _embedder_says(self, window: Window, what: int) -> None:
+        """A message of XEMBED: the icon has its place, or the focus."""
+        if not window.docked:
+            return
+        if what == _EMBEDDED_NOTIFY:
+            window.show()
+            self._report_place(window)
+        elif what == _XEMBED_FOCUS_IN:
+            self._send_keymap(only_forwarded=False)
+            self._send(Focus(window.id, _FOCUS_IN, _NORMAL, _NONLINEAR))

@@ -61,6 +61,11 @@ class Region:
                 runs.append((index * PAGE_SIZE, offset, PAGE_SIZE))
         return Image(dump.width, dump.height, tuple(runs))
 
+    def first_pixel(self, image: Image) -> int:
+        """The top left pixel of an image that has one."""
+        at = image.runs[0][1]
+        return int.from_bytes(self._memory[at : at + BYTES_PER_PIXEL], "little")
+
     def copy(self, image: Image, part: Rect, target: memoryview) -> None:
         """Copy a part of an image, which must lie inside it, tightly packed to target."""
         stride = image.width * BYTES_PER_PIXEL

@@ -171,8 +171,12 @@ class Viewer:
                 self._next_frame = now + _FRAME
                 source = self._windows.source(window)
                 part = window.drawable_part(source.bounds if source else None)
+                if window.docked:
+                    part = self._windows.tray.part(window, part)
                 if source is not None and part is not None:
                     self._draw_part(window, source, part)
+                if window.docked:
+                    self._windows.tray.draw_border(window)
 
     def _draw_part(self, window: Window, source: Source, part: Rect) -> None:
         """Copy a part of the qube's image to the screen, in strips of whole rows."""
@@ -182,5 +186,9 @@ class Viewer:
         for top in range(part.y, part.bottom, rows):
             height = min(rows, part.bottom - top)
             strip = Rect(part.x - bounds.x, top - bounds.y, part.width, height)
-            self._region.copy(image, strip, self._canvas.strip())
+            pixels = self._canvas.strip()
+            self._region.copy(image, strip, pixels)
+            if window.docked:
+                size = part.width * height * BYTES_PER_PIXEL
+                self._windows.tray.colour(pixels[:size], self._region.first_pixel(image))
             self._canvas.put(window.content, part.x - at, top - at, part.width, height)

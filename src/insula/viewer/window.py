@@ -49,6 +49,7 @@ class Window:
         "content",
         "converted",
         "dirty",
+        "docked",
         "frame",
         "hints",
         "id",
@@ -70,10 +71,12 @@ class Window:
         self.rect = rect
         self.override = override
         self.mapped = False
+        self.docked = False  # in the tray, or on the way there
         self.outstanding = False
         self.converted = False
         self.moved = False  # its ConfigureNotify was not looked at yet
-        self.local_size = (0, 0)  # of the frame, as the last ConfigureNotify had it
+        # Of the frame, as the last ConfigureNotify had it, or as we have asked for it since.
+        self.local_size = (0, 0)
         self.states = Flag(0)  # as last reported to the qube
         self.transient_for = 0
         self.hints: WindowHints | None = None
@@ -87,12 +90,14 @@ class Window:
 
     @property
     def border(self) -> int:
+        if self.docked:
+            return 0
         return OVERRIDE_BORDER if self.override else MANAGED_BORDER
 
     @property
     def offset(self) -> int:
         """Where the qube's rectangle begins within the frame, on both axes."""
-        return 0 if self.override else MANAGED_BORDER
+        return 0 if self.override else self.border
 
     @property
     def outer(self) -> Rect:
@@ -231,6 +236,7 @@ class Window:
         self.rect = rect
         mask = _X.ConfigWindow
         x, y, width, height = self.outer
+        self.local_size = width, height
         self._desktop.core.ConfigureWindow(
             self.frame,
             mask.X | mask.Y | mask.Width | mask.Height,
@@ -255,7 +261,22 @@ class Window:
         found = self._desktop.reply(cookie)
         if found is None:
             return None
+        if self.docked:
+            return Rect(max(0, found.dst_x), max(0, found.dst_y), width, height)
         return Rect(found.dst_x, found.dst_y, min(width, MAX_WIDTH), min(height, MAX_HEIGHT))
+
+    def dock(self) -> None:
+        """Be an icon from here on; the window must not be mapped."""
+        self.docked = True
+        self.set_override(False)
+        self.place(self.rect)
+
+    def renew(self) -> None:
+        """Have X windows again after somebody else destroyed them."""
+        self.mapped = False
+        self.frame = self._desktop.connection.generate_id()
+        self.content = self._desktop.connection.generate_id()
+        self._create()
 
     def show(self) -> None:
         """Map the frame."""
@@ -289,7 +310,7 @@ class Window:
         bounds: of the pixels that there are, in the qube's coordinates of the window.
         """
         dirty, self.dirty = self.dirty, None
-        if dirty is None or bounds is None or not self.mapped:
+        if dirty is None or bounds is None or not (self.mapped or self.docked):
             return None
         _, _, width, height = self.rect
         inside = dirty.intersect(bounds)

@@ -42,6 +42,7 @@ from insula.viewer.region import Image, Region
 from insula.viewer.restraint import Log, Suspicions
 from insula.viewer.session_link import SessionLink
 from insula.viewer.states import States
+from insula.viewer.tray import Tray
 from insula.viewer.window import Window, bounded_hints
 
 _SCREEN = 0  # the window that shows a whole screen of the qube's, where there is one
@@ -76,6 +77,7 @@ class Windows:
         self.suspicions = Suspicions(log, link)
         self._send = send
         self._cursors = Cursors(desktop)
+        self.tray = Tray(desktop, config)
         self.states = States(desktop, allow_fullscreen=config.allow_fullscreen)
         self._known: dict[int, Window] = {}
         self._local: dict[int, Window] = {}
@@ -108,6 +110,20 @@ class Windows:
             if window is None:
                 raise ProtocolError(f"{type(message).__name__} of unknown window {message.window}")
             self._handlers[type(message)](window, message)
+
+    def renew(self, window: Window) -> None:
+        """Give an icon that went down with its tray new X windows, and dock it again."""
+        for gone in (window.frame, window.content):
+            self._local.pop(gone, None)
+        window.renew()
+        self._local[window.frame] = self._local[window.content] = window
+        self.tray.dock(window)
+
+    def dock_again(self) -> None:
+        """There is a new tray: ask for a place for every icon."""
+        for window in self.all():
+            if window.docked:
+                self.tray.dock(window)
 
     def local(self, window: int) -> Window | None:
         """The window whose frame or content has this X id."""
@@ -147,6 +163,8 @@ class Windows:
 
     def _granted_override(self, window: Window | None, rect: Rect, wished: bool) -> bool:
         """Section 6.5, with the area of all such windows together (6.10)."""
+        if window is not None and window.docked:
+            return False
         if window is not None and window.mapped:
             return window.override
         if not wished or not self._config.override_redirect_allowed:
@@ -190,7 +208,7 @@ class Windows:
         self._send(Destroy(window.id))
 
     def _map(self, window: Window, message: Map) -> None:
-        if window.mapped:
+        if window.mapped or window.docked:
             return
         parent = self._known.get(message.transient_for)
         if parent is None or self._belongs_to(parent, window):
@@ -221,6 +239,8 @@ class Windows:
             self.send_geometry(window)
 
     def _unmap(self, window: Window, _message: Unmap) -> None:
+        if window.docked:
+            return
         if window.id != _SCREEN:
             window.image = None
         window.dirty = None
@@ -233,6 +253,11 @@ class Windows:
             self.suspicions.note(f"configure to {message.width:#x} x {message.height:#x} pixels")
             return
         rect = clamped(message.x, message.y, message.width, message.height)
+        if window.docked:
+            if rect != window.rect:
+                self._send(Configure(window.id, *window.rect, 0))
+            window.outstanding = False
+            return
         if window.outstanding:
             if rect == window.rect:
                 window.outstanding = False
@@ -268,7 +293,7 @@ class Windows:
             window.show()
 
     def _damage(self, window: Window, message: ShmImage) -> None:
-        source = self.source(window) if window.mapped else None
+        source = self.source(window) if window.mapped or window.docked else None
         if source is not None:
             part = damage_in_source(*message[1:], source.bounds)
             if part is not None:
@@ -313,5 +338,9 @@ class Windows:
             return
         window.set_cursor(self._cursors.get(glyph) if message.cursor else 0)
 
-    def _dock(self, _window: Window, _message: Dock) -> None:
-        self._log.write("tray icon not shown")
+    def _dock(self, window: Window, _message: Dock) -> None:
+        if window.mapped or window.docked:
+            self._log.write("window not docked, it is shown already")
+            return
+        window.dock()
+        self.tray.dock(window)

@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 
-from insula.protocol.gui import keys
+from insula.protocol.gui import keys, tray
 
 MAX_WINDOWS = 100_000
 _SMALLEST_CLIPBOARD, _LARGEST_CLIPBOARD = 256, 256_000  # bytes
@@ -54,6 +54,11 @@ def _between(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def _tray_mode(text: str) -> str:
+    tray.parse(text)
+    return text
+
+
 def _keys(text: str) -> str:
     keys.parse(text)
     return text
@@ -65,6 +70,7 @@ _OPTIONS: dict[str, Callable[[str], object]] = {
     "override_redirect": _override_redirect,
     "allow_utf8_titles": bool,
     "windows_count_limit": _between(1, MAX_WINDOWS),
+    "trayicon_mode": _tray_mode,
     "secure_copy_sequence": _keys,
     "secure_paste_sequence": _keys,
     "max_clipboard_size": _between(_SMALLEST_CLIPBOARD, _LARGEST_CLIPBOARD),
