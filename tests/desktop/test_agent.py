@@ -189,6 +189,28 @@ def test_a_viewer_that_comes_later_is_told_of_all_that_is_there(
     assert Map not in [type(one) for one in viewer.heard if one.window == hidden]
 
 
+def test_wishes_of_a_program_become_flags(viewer: Watching, application: Application) -> None:
+    window = application.window(b"wishes", Rect(10, 20, 300, 200), RED)
+    viewer.next(Map)
+    application.words(window, "WM_HINTS", "WM_HINTS", 256, 1, 1, 0, 0, 0, 0, 0, 0)
+    assert viewer.next(WindowFlags, lambda one: one.flags_set == 2) == WindowFlags(window, 2, 0)
+    application.words(window, "WM_HINTS", "WM_HINTS", 0, 1, 1, 0, 0, 0, 0, 0, 0)
+    assert viewer.next(WindowFlags) == WindowFlags(window, 0, 2)
+    full = application.server.atom("_NET_WM_STATE_FULLSCREEN")
+    attention = application.server.atom("_NET_WM_STATE_DEMANDS_ATTENTION")
+    for name, words, flags in (
+        ("WM_CHANGE_STATE", (3, 0, 0), (4, 0)),
+        ("_NET_WM_STATE", (1, full, attention), (3, 0)),
+        ("_NET_WM_STATE", (0, full, 0), (0, 1)),
+        ("_NET_WM_STATE", (2, full, 0), (1, 0)),
+    ):
+        atom = application.server.atom(name)
+        event = struct.pack("=BBHII5I", 33, 32, 0, window, atom, *words, 0, 0)
+        application.core.SendEvent(False, application.server.root, 0x180000, event)
+        application.connection.flush()
+        assert viewer.next(WindowFlags) == WindowFlags(window, *flags)
+
+
 @pytest.mark.parametrize("minor", [4, 6])
 def test_a_viewer_that_confirms_nothing_does_not_use_up_the_pixels(
     viewer: Watching, application: Application, minor: int

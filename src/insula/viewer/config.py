@@ -35,6 +35,7 @@ class Config(NamedTuple):
     paste_key: Sequence | None = parse_keys(_PASTE_KEY)
     paste_key_text: str = _PASTE_KEY
     max_clipboard_size: int = _CLIPBOARD_SIZE  # bytes
+    title_prefix: bool = True  # the qube's name before every title
     tray_mode: Mode = parse_tray_mode(_TRAY_MODE)
 
 
@@ -61,6 +62,7 @@ def parse(text: str) -> Config:
             windows_count_limit=int(options.get("windows_count_limit", MAX_WINDOWS)),
             screensavers=tuple(options.get("screensaver_names", ("xscreensaver",)))[:_MOST_LOCKERS],
             events_max_delay=int(options.get("events_max_delay", 0)),
+            title_prefix=bool(options.get("title_prefix", True)),
             tray_mode=parse_tray_mode(str(options.get("trayicon_mode", _TRAY_MODE))),
             copy_key=parse_keys(str(options.get("secure_copy_sequence", _COPY_KEY))),
             paste_key=parse_keys(str(options.get("secure_paste_sequence", _PASTE_KEY))),

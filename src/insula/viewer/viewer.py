@@ -154,13 +154,13 @@ class Viewer:
         return message
 
     def _take_events(self) -> None:
+        for event in self._delay.over(time.monotonic()):
+            self._input.handle(event)
         # Handling an event may read a reply, and with it further events: until none are left.
         while events := self._desktop.events():
             for event in self._delay.pass_on(events, time.monotonic()):
                 self._input.handle(event)
             self._input.settle()
-        for event in self._delay.over(time.monotonic()):
-            self._input.handle(event)
 
     def _draw(self) -> None:
         now = time.monotonic()

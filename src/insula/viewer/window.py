@@ -170,8 +170,9 @@ class Window:
         self.write_hints()
 
     def set_title(self, shown: str) -> None:
-        """Write a title that is safe to show, after the qube's name."""
-        text = f"[{self._config.name}] {shown}".encode()
+        """Write a title that is safe to show, after the qube's name where nobody else shows it."""
+        prefix = f"[{self._config.name}] " if self._config.title_prefix else ""
+        text = f"{prefix}{shown}".encode()
         for name in ("WM_NAME", "WM_ICON_NAME", "_NET_WM_NAME", "_NET_WM_ICON_NAME"):
             self._desktop.set_text(self.frame, name, "UTF8_STRING", text)
 

@@ -25,6 +25,7 @@ class Window:
         "pixmap",
         "reported",
         "takes_focus",
+        "urgent",
         "wants_dump",
     )
 
@@ -40,6 +41,7 @@ class Window:
         self.damaged: Rect | None = None
         self.wants_dump = True
         self.input_hint = True
+        self.urgent = False  # its WM_HINTS ask for attention
         self.deletes = False  # understands WM_DELETE_WINDOW
         self.takes_focus = False  # understands WM_TAKE_FOCUS
         self.reported: dict[str, object] = {}  # the last message of a kind, to send only changes

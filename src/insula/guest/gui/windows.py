@@ -25,8 +25,8 @@ from insula.protocol.gui.messages import (
 from insula.protocol.gui.text import fitting_title
 
 _X = xcffib.xproto
-_INPUT_HINT = 1
-_NORMAL_STATE = 1
+_INPUT_HINT, _URGENCY_HINT = 1, 256
+_NORMAL_STATE, _ICONIC_STATE = 1, 3
 _MAX_STATES = 10
 _ICON = 32  # pixels of a new tray icon's side
 _EMBEDDED_NOTIFY = 0  # a message of XEMBED
@@ -282,9 +282,13 @@ class Windows:
             self._read_wm_hints(window)
 
     def _client_message(self, event: Any) -> None:
-        """Take an application's wish to change its _NET_WM_STATE."""
+        """Take an application's wish to be minimised, or to change its _NET_WM_STATE."""
         window = self._known.get(event.window)
         if window is None or event.format != 32:
+            return
+        if event.type == self._display.atom("WM_CHANGE_STATE"):
+            if event.data.data32[0] == _ICONIC_STATE:
+                self._send(WindowFlags(window.id, int(Flag.MINIMIZE), 0))
             return
         if event.type != self._display.atom("_NET_WM_STATE"):
             return
@@ -300,7 +304,7 @@ class Windows:
         self._send(WindowFlags(window.id, int(wanted), int(flags & ~wanted)))
 
     def _states(self, window: Window) -> Flag:
-        flags = Flag(0)
+        flags = Flag.DEMANDS_ATTENTION if window.urgent else Flag(0)
         atoms = self._display.words(window.id, "_NET_WM_STATE")[:_MAX_STATES]
         for name, flag in STATES.items():
             if self._display.atom(name) in atoms:
@@ -343,3 +347,9 @@ class Windows:
     def _read_wm_hints(self, window: Window) -> None:
         words = self._display.words(window.id, "WM_HINTS")
         window.input_hint = not (len(words) > 1 and words[0] & _INPUT_HINT and not words[1])
+        urgent = bool(words and words[0] & _URGENCY_HINT)
+        if urgent != window.urgent:
+            window.urgent = urgent
+            if window.mapped:
+                flags = int(Flag.DEMANDS_ATTENTION)
+                self._send(WindowFlags(window.id, flags * urgent, flags * (not urgent)))
