@@ -36,6 +36,8 @@ class Config(NamedTuple):
     paste_key_text: str = _PASTE_KEY
     max_clipboard_size: int = _CLIPBOARD_SIZE  # bytes
     title_prefix: bool = True  # the qube's name before every title
+    invisible: bool = False
+    properties: tuple[tuple[str, str, str], ...] = ()  # of windows: name, type, value
     tray_mode: Mode = parse_tray_mode(_TRAY_MODE)
 
 
@@ -62,6 +64,8 @@ def parse(text: str) -> Config:
             windows_count_limit=int(options.get("windows_count_limit", MAX_WINDOWS)),
             screensavers=tuple(options.get("screensaver_names", ("xscreensaver",)))[:_MOST_LOCKERS],
             events_max_delay=int(options.get("events_max_delay", 0)),
+            invisible=bool(options.get("invisible", False)),
+            properties=tuple((str(a), str(b), str(c)) for a, b, c in options.get("properties", ())),
             title_prefix=bool(options.get("title_prefix", True)),
             tray_mode=parse_tray_mode(str(options.get("trayicon_mode", _TRAY_MODE))),
             copy_key=parse_keys(str(options.get("secure_copy_sequence", _COPY_KEY))),

@@ -165,9 +165,21 @@ class Window:
         wm_hints = (_INPUT_AND_STATE, 1, _NORMAL, 0, 0, 0, 0, 0, 0)
         desktop.set_words(frame, "WM_HINTS", "WM_HINTS", wm_hints)
         desktop.describe_user_time(frame)
+        for property_name, kind, value in config.properties:
+            self._add(property_name, kind, value)
         self.set_class(config.name, config.name)
         self.set_title("")
         self.write_hints()
+
+    def _add(self, name: str, kind: str, value: str) -> None:
+        """Write a property that whoever started us wants: a text, an atom, or numbers."""
+        if kind == "s":
+            self._desktop.set_text(self.frame, name, "STRING", value.encode())
+        elif kind == "a":
+            self._desktop.set_words(self.frame, name, "ATOM", (self._desktop.atom(value),))
+        else:
+            numbers = tuple(int(one) for one in value.split(","))
+            self._desktop.set_words(self.frame, name, "CARDINAL", numbers)
 
     def set_title(self, shown: str) -> None:
         """Write a title that is safe to show, after the qube's name where nobody else shows it."""

@@ -208,7 +208,7 @@ class Windows:
         self._send(Destroy(window.id))
 
     def _map(self, window: Window, message: Map) -> None:
-        if window.mapped or window.docked:
+        if window.mapped or window.docked or self._config.invisible:
             return
         parent = self._known.get(message.transient_for)
         if parent is None or self._belongs_to(parent, window):

@@ -8,12 +8,14 @@ INSULA_SERVICES in place of /run/qubes-service.
 """
 
 import os
+import select
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from insula.guest import systemd
 from insula.guest.gui.agent import Agent, write_status
-from insula.guest.gui.channel import Listener, Port
+from insula.guest.gui.channel import Channel, Listener, Port
 from insula.guest.gui.display import Display
 from insula.guest.gui.region import Region
 from insula.guest.gui.xlib import xcffib
@@ -23,22 +25,25 @@ _PORT = "/dev/virtio-ports/org.insula.gui"
 
 def main() -> int:
     """Serve viewers until the X server ends; returns the exit code."""
+    path = os.environ.get("INSULA_GUI_SOCKET")
+    plain = os.environ.get("INSULA_GUI_CHANNEL") == "plain"
+    return serve(
+        lambda poller: Port(poller, _PORT) if path is None else Listener(poller, path, plain=plain),
+        lambda: Region.open(os.environ.get("INSULA_PIXELS")),
+    )
+
+
+def serve(
+    make_channel: Callable[[select.epoll], Channel], open_region: Callable[[], Region]
+) -> int:
+    """Serve on a channel until the X server ends; returns the exit code."""
     run_directory = Path(os.environ.get("INSULA_GUI_RUN", "/run/qubes"))
     run_directory.mkdir(parents=True, exist_ok=True)
+    services = Path(os.environ.get("INSULA_SERVICES", "/run/qubes-service"))
     write_status(run_directory, "starting")
     try:
-        region = Region.open(os.environ.get("INSULA_PIXELS"))
-        path = os.environ.get("INSULA_GUI_SOCKET")
-        plain = os.environ.get("INSULA_GUI_CHANNEL") == "plain"
-        agent = Agent(
-            Display(),
-            region,
-            lambda poller: (
-                Port(poller, _PORT) if path is None else Listener(poller, path, plain=plain)
-            ),
-            run_directory,
-            Path(os.environ.get("INSULA_SERVICES", "/run/qubes-service")),
-        )
+        region = open_region()
+        agent = Agent(Display(), region, make_channel, run_directory, services)
         systemd.tell("READY=1")
         agent.run()
     except (OSError, xcffib.XcffibException) as error:
