@@ -441,6 +441,7 @@ def test_the_cursor_of_the_window_under_the_pointer_is_told(
     library: Any = xcffib
     fixes = application.connection(library.xfixes.key)
     fixes.QueryVersion(4, 0).reply()
+    application.server.run("xdotool", "mousemove", "1590", "1190")
     one = application.window(b"one", Rect(100, 100, 200, 100), RED)
     two = application.window(b"two", Rect(500, 100, 200, 100), RED)
     font, cursor = (application.connection.generate_id() for _ in range(2))
