@@ -20,6 +20,7 @@ from insula.client import instance, local_socket
 from insula.client.admin import call
 from insula.client.errors import QubesDaemonCommunicationError, QubesException
 from insula.client.events import events
+from insula.desktop import bus
 from insula.desktop.asking import put_questions
 from insula.desktop.clipboard import Clipboard
 from insula.desktop.hearing import Hearing
@@ -275,7 +276,8 @@ def _run(text: str, background: Path | None) -> int:
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
     session = Session(display, greeted, run, ends_with=background is not None)
     try:
-        asyncio.run(_until_signal(session))
+        with bus.told(run):
+            asyncio.run(_until_signal(session))
     finally:
         release(lock)
     return 0

@@ -9,9 +9,10 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from insula.client import instance
+from insula.client.app import App
 from insula.menus.pictures import application_svg, png, qube_svg, tinted
 from insula.menus.store import Store, write
-from insula.menus.system import Item, MenuQube
+from insula.menus.system import Item, MenuQube, colour_of
 from insula.protocol.desktop_entries import ENTRY_GROUP, escaped, exec_line
 from insula.protocol.menus import SUFFIX
 
@@ -106,6 +107,20 @@ def _files(
             yield _directory_of(place, qube.name), _directory(qube, icon)
     yield place.entries / f"{_ALL}{SUFFIX}", _own_entry()
     yield place.merged / "insula.menu", _tree(directories)
+
+
+def label_icon(label: str, app: App) -> Path:
+    """The picture of a qube with a label, for what shows something of it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    colour = colour_of(app, label)
+    path = instance.home() / "menus" / ".labels" / f"{str(colour)[1:]}.svg"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, qube_svg(colour, "qube"))
+    return path
 
 
 def file_part(qube: str) -> str:

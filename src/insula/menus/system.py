@@ -78,7 +78,7 @@ def _menu_qube(app: App, qube: Qube, store: Store, colours: dict[str, Colour]) -
         return None
     label = str(qube.label)
     if label not in colours:
-        colours[label] = _colour(app, label)
+        colours[label] = colour_of(app, label)
     available = _available(app, qube, store)
     wanted = _wanted(app, qube)
     shown = (item for item in available if wanted is None or item.application.id in wanted)
@@ -150,7 +150,8 @@ def _name(qube: object) -> str | None:
     return None if qube is None else str(qube)
 
 
-def _colour(app: App, label: str) -> Colour:
+def colour_of(app: App, label: str) -> Colour:
+    """The colour of a label; grey for one that is not there."""
     with suppress(ValueError, QubesException):
         return Colour.parse(app.labels[label].color)
     return _UNKNOWN

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insula.desktop import lock, xauthority
+from insula.desktop import bus, lock, xauthority
 from insula.desktop.lock import AlreadyShownError
 from insula.desktop.xauthority import Authorization
 from insula.desktop.xdisplay import Display, DisplayError, layout_of, parse
@@ -95,3 +95,21 @@ def test_an_instance_has_one_session_and_says_where(tmp_path: Path) -> None:
 def test_a_session_that_died_is_none(tmp_path: Path) -> None:
     (tmp_path / lock.NAME).write_text(":5\n")
     assert lock.shown_on(tmp_path) is None
+
+
+def test_the_bus_of_a_session_is_known_while_it_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "session.bus"
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/x")
+    with bus.told(tmp_path):
+        assert told.read_text() == "unix:path=/x\n"
+        assert told.stat().st_mode & 0o777 == 0o600
+    assert not told.exists()
+    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with bus.told(tmp_path):
+        assert not told.exists()
+    (tmp_path / "bus").touch()
+    with bus.told(tmp_path):
+        assert told.read_text() == f"unix:path={tmp_path}/bus\n"

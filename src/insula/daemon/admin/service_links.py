@@ -17,7 +17,10 @@ _IMPORT = (
     "#!/bin/sh\nexec {} -P -s -c 'import sys; from insula.tools.volume_import import {} as main; "
     'sys.exit(main())\' "$@"\n'
 )
-_FACING_QUBES = {"qubes.SyncAppMenus": "dom0.sync_app_menus"}
+_FACING_QUBES = {
+    "qubes.Notifications": "dom0.notifications",
+    "qubes.SyncAppMenus": "dom0.sync_app_menus",
+}
 _IMPORTS = {"admin.vm.volume.Import": "own_size", "admin.vm.volume.ImportWithSize": "with_size"}
 # Of these an installation of Qubes has links (admin-api.md section 1.3), and they come to nothing.
 _OF_NO_METHOD = (

@@ -23,7 +23,7 @@ def shown_title(untrusted: bytes, *, utf8: bool) -> str:
         if len(text) > len(_ELLIPSIS) and text.endswith(_ELLIPSIS):
             text = text[: -len(_ELLIPSIS)] + b"..."
         return _ascii(text)
-    return "".join(_shown_characters(text))
+    return visible(text)
 
 
 def shown_class(untrusted: bytes, qube: str) -> str:
@@ -48,6 +48,11 @@ def clean_text(text: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def visible(untrusted: bytes) -> str:
+    """Text in which "_" stands for what is not UTF-8, cannot be seen, or reorders other text."""
+    return "".join(_shown_characters(untrusted))
 
 
 def _ascii(text: bytes) -> str:
