@@ -45,6 +45,8 @@ class Requests:
         self._loop, self._send, self._on_over = loop, send, on_over
         self._asking: dict[int, _Asking] = {}
         self._calls: dict[int, tuple[int, int]] = {}
+        # Of programs that left before their answer: until then nobody has their numbers.
+        self._left: dict[int, socket.socket] = {}
         self._path = path
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -63,6 +65,7 @@ class Requests:
         key: of the call, of which on_over is told once the program is done.
         """
         number = _number(request_id)
+        self._forget(number)
         asking = self._asking.get(number) if number is not None else None
         if number is None or asking is None or not asking.asked or number in self._calls:
             return False
@@ -75,14 +78,17 @@ class Requests:
     def refused(self, request_id: bytes) -> None:
         """Let a program know that what it asked for is not to be."""
         number = _number(request_id)
+        self._forget(number)
         if number is not None and number in self._asking and number not in self._calls:
-            self._drop(number)
+            self._drop(number, answered=True)
 
     def refuse_all(self) -> None:
         """The host does not know of what was asked for any more."""
+        for number in tuple(self._left):
+            self._forget(number)
         for number, asking in tuple(self._asking.items()):
             if asking.asked and number not in self._calls:
-                self._drop(number)
+                self._drop(number, answered=True)
 
     def close(self) -> None:
         """Stop listening."""
@@ -125,10 +131,21 @@ class Requests:
         body = raw.body[:_ID_AT] + named + raw.body[_HEAD:]
         self._send(frame(MessageType.TRIGGER_SERVICE4, body))
 
-    def _drop(self, number: int) -> None:
+    def _forget(self, number: int | None) -> None:
+        """Let the number of a program that left be another's."""
+        if number in self._left:
+            self._left.pop(number).close()
+
+    def _drop(self, number: int, *, answered: bool = False) -> None:
         self._loop.drop(number)
-        self._asking.pop(number).connection.close()
+        asking = self._asking.pop(number)
         key = self._calls.pop(number, None)
+        if asking.asked and key is None and not answered:
+            with suppress(OSError):
+                asking.connection.shutdown(socket.SHUT_RDWR)
+            self._left[number] = asking.connection
+        else:
+            asking.connection.close()
         if key is not None:
             self._on_over(key)
 

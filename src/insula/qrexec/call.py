@@ -26,7 +26,7 @@ from insula.protocol.resync import MarkerFinder
 from insula.protocol.service_config import ServiceConfig
 from insula.qrexec.accounts import ACCOUNTS
 from insula.qrexec.conversation import Conversation
-from insula.qrexec.loop import HANGUP, READ, WRITE, Loop
+from insula.qrexec.loop import HANGUP, READ, WRITE, Loop, Timer
 from insula.qrexec.port import Port
 from insula.qrexec.programs import Program
 from insula.qrexec.syslog import ErrorLog, start_logger
@@ -34,6 +34,7 @@ from insula.qrexec.syslog import ErrorLog, start_logger
 _STDIN = int(MessageType.DATA_STDIN)  # looked up once: this is asked for each message
 _AT_ONCE = 4096  # bytes that most who read input take whole
 _SENDING_POLL = 0.005  # seconds
+GREETING_TIMEOUT = 120.0  # seconds until the other end has begun, as long as one that calls waits
 _MAX_INPUT = 262_144  # bytes for a program that does not read, after which the caller waits
 
 
@@ -83,6 +84,7 @@ class Call:
         self._finished = False
         self._lost_already = False
         self._told = False
+        self._unheard: Timer | None = loop.after(GREETING_TIMEOUT, self._lost)
         port.on_data = self._take
         port.on_closed = self._lost
         port.on_drained = self._drained
@@ -255,6 +257,7 @@ class Call:
 
     def _begin(self, limit: int) -> None:
         self._limit = self._chunk = limit
+        self._stop_waiting()
         self._poll_outputs()
         self._finish_if_done()
 
@@ -381,11 +384,17 @@ class Call:
         else:
             self._loop.after(_SENDING_POLL, self._close_when_sent)
 
+    def _stop_waiting(self) -> None:
+        if self._unheard is not None:
+            self._loop.cancel(self._unheard)
+            self._unheard = None
+
     def _lost(self) -> None:
         """The other side is gone: after the exit code that is how a call ends."""
         if self._lost_already:
             return
         self._lost_already = True
+        self._stop_waiting()
         if self._error_log is not None:
             self._error_log.close()
         self._close_input()

@@ -15,6 +15,9 @@ EDGE = select.EPOLLET
 _MOST_AT_ONCE = 64  # descriptors; others that are ready come at the next turn
 
 
+Timer = tuple[float, int, Callable[[], None]]
+
+
 class Loop:
     """Calls back for descriptors; a callback may register and drop any descriptor."""
 
@@ -23,7 +26,7 @@ class Loop:
         self._callbacks: dict[int, Callable[[int], None]] = {}
         self._events: dict[int, int] = {}
         self._soon: list[Callable[[], None]] = []
-        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._later: list[Timer] = []
         self._count = itertools.count()
         self.running = True
 
@@ -50,10 +53,17 @@ class Loop:
         """Call back once the present events are dealt with."""
         self._soon.append(callback)
 
-    def after(self, seconds: float, callback: Callable[[], None]) -> None:
-        """Call back when seconds have passed."""
-        entry = (time.monotonic() + seconds, next(self._count), callback)
-        heapq.heappush(self._later, entry)
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back when seconds have passed, unless what is returned is cancelled."""
+        timer = (time.monotonic() + seconds, next(self._count), callback)
+        heapq.heappush(self._later, timer)
+        return timer
+
+    def cancel(self, timer: Timer) -> None:
+        """Do not call back; one whose time has come changes nothing."""
+        if timer in self._later:  # Few are, and while there is one each turn takes longer.
+            self._later.remove(timer)
+            heapq.heapify(self._later)
 
     def on_exit(self, pid: int, callback: Callable[[int], None]) -> None:
         """Call back with the wait status of a child."""

@@ -183,6 +183,27 @@ def test_a_program_that_left_is_still_told_of(here: Place, agent: Channel) -> No
     assert agent.read() == (TERMINATED, PORT.pack(43, 514))
 
 
+def test_an_answer_reaches_nobody_but_who_asked(here: Place, agent: Channel) -> None:
+    """Also where that one left, and others ask meanwhile."""
+    asking = here.connect("agent.42")
+    asking.send(TRIGGER4, bytes(128) + ID + b"a\0")
+    _, passed_on = agent.read() or (0, b"")
+    asking.connection.shutdown(socket.SHUT_WR)
+    assert rest(asking) == b""
+    other = here.connect("agent.42")
+    other.send(TRIGGER4, bytes(128) + ID + b"b\0")
+    _, other_on = agent.read() or (0, b"")
+    agent.send(CONNECT, PORT.pack(43, 514) + passed_on[128:160])
+    agent.send(CONNECT, PORT.pack(43, 516) + other_on[128:160])
+    assert exactly(other, 8) == PORT.pack(43, 516)
+    third = here.connect("agent.42")
+    third.send(TRIGGER4, bytes(128) + ID + b"c\0")
+    _, third_on = agent.read() or (0, b"")
+    assert third_on[128:160] == passed_on[128:160]  # Its number is another's to have again.
+    agent.send(REFUSED, third_on[128:160])
+    assert rest(third) == b""
+
+
 @pytest.mark.parametrize(
     "said",
     [
