@@ -44,18 +44,21 @@ class Cursors:
         self._display = display
         self._windows = windows
         self._send = send
-        self._cursor = 0
         display.xfixes.SelectCursorInput(display.root, xcffib.xfixes.CursorNotifyMask.DisplayCursor)
+        now = display.reply(display.xfixes.GetCursorImageAndName())
+        self._cursor = 0 if now is None else self._named(now.cursor_atom)
 
     def changed(self, event: object) -> None:
         """The X server shows another cursor."""
-        name: int = event.name  # type: ignore[attr-defined]
-        reply = self._display.reply(self._display.core.GetAtomName(name)) if name else None
-        self._cursor = 0 if reply is None else glyph_of(bytes(reply.name.raw).decode("latin-1"))
+        self._cursor = self._named(event.name)  # type: ignore[attr-defined]
         pointer = self._display.core.QueryPointer(self._display.root).reply()
         window = self._windows.shown_as(pointer.child)
         if window is not None:
             self.report(window)
+
+    def _named(self, atom: int) -> int:
+        reply = self._display.reply(self._display.core.GetAtomName(atom)) if atom else None
+        return 0 if reply is None else glyph_of(bytes(reply.name.raw).decode("latin-1"))
 
     def report(self, window: Window) -> None:
         """Say which cursor the pointer has over a window, if that is news."""
