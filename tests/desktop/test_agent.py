@@ -211,6 +211,28 @@ def test_wishes_of_a_program_become_flags(viewer: Watching, application: Applica
         assert viewer.next(WindowFlags) == WindowFlags(window, *flags)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "title", "told"),
+    [
+        ("WM_NAME", "STRING", b"caf\xe9", b"caf\xc3\xa9"),
+        ("WM_NAME", "UTF8_STRING", b"caf\xc3\xa9", b"caf\xc3\xa9"),
+        ("_NET_WM_NAME", "UTF8_STRING", b"x" * 126, b"x" * 126),
+        ("_NET_WM_NAME", "UTF8_STRING", b"x" * 127, b"x" * 124 + b"\xe2\x80\xa6"),
+        ("_NET_WM_NAME", "UTF8_STRING", b"x" * 123 + b"\xc3\xa9" * 9,
+         b"x" * 123 + b"\xe2\x80\xa6"),
+    ],
+)  # fmt: skip
+def test_titles_are_utf8_and_fit(
+    viewer: Watching, application: Application, *, name: str, kind: str, title: bytes, told: bytes
+) -> None:
+    window = application.window(b"", Rect(10, 20, 300, 200), RED)
+    viewer.next(Map)
+    application.core.DeleteProperty(window, application.server.atom("_NET_WM_NAME"))
+    application.property(window, name, kind, title)
+    named = viewer.next(WindowName, lambda one: one.title.rstrip(b"\0") != b"")
+    assert named == WindowName(window, told.ljust(128, b"\0"))
+
+
 @pytest.mark.parametrize("minor", [4, 6])
 def test_a_viewer_that_confirms_nothing_does_not_use_up_the_pixels(
     viewer: Watching, application: Application, minor: int

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from insula.protocol.errors import ProtocolError
 from insula.protocol.gui.handshake import MAJOR, MINOR
-from insula.protocol.viewing import COPIED, EMPTY, MALFORMED, OUTCOMES, OVERSIZED, Record
+from insula.protocol.viewing import COPIED, EMPTY, MALFORMED, MAX_RAW, OUTCOMES, OVERSIZED, Record
 
 DATA = "qubes-clipboard.bin"
 LOCK = "appviewer.lock"
@@ -23,6 +23,7 @@ _FIELDS = (
     "buffer_size", "protocol_version_xside", "protocol_version_vmside",
 )  # fmt: skip
 
+_OWN = Record({"limit": MAX_RAW, "version": MAJOR << 16 | MINOR})
 Allowed = Callable[[str, str], bool]
 
 
@@ -101,6 +102,23 @@ class Clipboard:
             }  # fmt: skip
             self._describe(qube, record, facts)
         return text, f"{amount(len(text))} of {source} pasted into {qube} and wiped."
+
+    def put(self, source: str, text: bytes) -> None:
+        """Have text that no qube's key brought; the next paste gives it away."""
+        with self._locked():
+            self._write("", text)
+            self._write(".xevent", b"")
+            self._write(".source", source.encode("ascii"))
+            facts: dict[str, int | str] = {
+                "copy_action": 1, "successful": 1, "sent_size": len(text),
+            }  # fmt: skip
+            self._describe(source, _OWN, facts)
+
+    def clear(self) -> None:
+        """Forget the text."""
+        with self._locked():
+            self._wipe()
+            self._describe("dom0", _OWN, {"successful": 1, "cleared": 1})
 
     def _wipe(self) -> None:
         self._write("", b"")

@@ -53,6 +53,13 @@ def _parser() -> Parser:
     add.set_defaults(run=_doctor)
     add = command("session", "Show the windows of all qubes on this display until interrupted.")
     add.set_defaults(run=_session)
+    add = command(
+        "clipboard",
+        "Put text from standard input where Ctrl+Shift+V in a qube's window takes it from. It goes"
+        " into one qube, as the policy for qubes.ClipboardPaste allows, and is wiped then.",
+    )
+    add.add_argument("--clear", action="store_true", help="forget what is there instead")
+    add.set_defaults(run=_clipboard)
     add = command("unit", "Print a systemd user unit that starts the instance at login.")
     add.add_argument("--install", action="store_true", help="put it in its place instead")
     add.set_defaults(run=_unit)
@@ -232,6 +239,25 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from insula.tools.doctor.report import report  # noqa: PLC0415
 
     return report(as_json=arguments.json)
+
+
+def _clipboard(arguments: argparse.Namespace) -> int:
+    from insula.client import instance  # noqa: PLC0415
+    from insula.desktop.clipboard import Clipboard, amount  # noqa: PLC0415
+    from insula.protocol.errors import ReportableError  # noqa: PLC0415
+    from insula.protocol.viewing import MAX_RAW  # noqa: PLC0415
+
+    clipboard = Clipboard(instance.run(), lambda _source, _target: False)
+    if arguments.clear:
+        clipboard.clear()
+        return 0
+    text = sys.stdin.buffer.read(MAX_RAW + 1)
+    if not 0 < len(text) <= MAX_RAW:
+        what = "no text" if not text else f"text of more than {amount(MAX_RAW)}"
+        raise ReportableError(f"{what} on standard input")
+    clipboard.put("dom0", text)
+    print(f"{amount(len(text))} to be pasted by Ctrl+Shift+V in a qube's window.")
+    return 0
 
 
 def _session(_arguments: argparse.Namespace) -> int:

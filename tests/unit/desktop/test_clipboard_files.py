@@ -86,6 +86,19 @@ def test_nobody_pastes_into_the_qube_that_copied_whatever_the_policy(tmp_path: P
     assert clipboard.paste("work", PASTE)[0] is None
 
 
+def test_text_of_the_host_is_pasted_like_a_qubes(clipboard: Clipboard, tmp_path: Path) -> None:
+    clipboard.copied("work", answer("copied", b"before", at=999))
+    clipboard.put("dom0", b"of the host")
+    metadata = json.loads((tmp_path / "qubes-clipboard.bin.metadata").read_bytes())
+    assert (metadata["vmname"], metadata["sent_size"], metadata["copy_action"]) == ("dom0", 11, 1)
+    assert clipboard.paste("untrusted", PASTE)[0] is None
+    assert clipboard.paste("vault", PASTE)[0] == b"of the host"
+    clipboard.put("dom0", b"regretted")
+    clipboard.clear()
+    assert clipboard.paste("vault", PASTE) == (None, None)
+    assert content(tmp_path)[""] == b""
+
+
 @pytest.mark.parametrize(
     ("first", "second", "taken"),
     [

@@ -203,3 +203,18 @@ def test_only_one_start_at_a_time(real: Path) -> None:
             fcntl.flock(lock, fcntl.LOCK_UN)
             assert waiting.wait(120) == 0
     assert command("status").returncode == 0
+
+
+def test_text_of_the_host_goes_to_the_clipboard_between_qubes(instance: Path) -> None:
+    def clipboard(text: bytes, *words: str) -> "subprocess.CompletedProcess[bytes]":
+        command = [*INSULA, "clipboard", *words]
+        return subprocess.run(command, input=text, capture_output=True, timeout=60, check=False)
+
+    done = clipboard("żółw".encode())
+    assert (done.returncode, done.stdout[:7]) == (0, b"7 bytes"), done.stderr
+    assert (instance / "qubes-clipboard.bin").read_bytes() == "żółw".encode()
+    assert (instance / "qubes-clipboard.bin.source").read_bytes() == b"dom0"
+    assert clipboard(b"", "--clear").returncode == 0
+    assert (instance / "qubes-clipboard.bin").read_bytes() == b""
+    assert clipboard(b"").returncode == 1
+    assert clipboard(bytes(256_001)).returncode == 1

@@ -28,6 +28,7 @@ _X = xcffib.xproto
 _INPUT_HINT, _URGENCY_HINT = 1, 256
 _NORMAL_STATE, _ICONIC_STATE = 1, 3
 _MAX_STATES = 10
+_MAX_TITLE = 4_096  # bytes that are looked at
 _ICON = 32  # pixels of a new tray icon's side
 _EMBEDDED_NOTIFY = 0  # a message of XEMBED
 _XEMBED_MAPPED = 1
@@ -314,7 +315,10 @@ class Windows:
     def _report_title(self, window: Window) -> None:
         title = self._display.property(window.id, "_NET_WM_NAME")
         if title is None:
-            title = self._display.property(window.id, "WM_NAME")
+            found = self._display.long_property(window.id, "WM_NAME", _MAX_TITLE)
+            if found is not None:
+                is_latin = found[0] == self._display.atom("STRING")
+                title = found[1].decode("latin-1").encode() if is_latin else found[1]
         if title is not None:
             fitting = fitting_title(title.split(b"\0", 1)[0]).ljust(TITLE_SIZE, b"\0")
             self._report(window, WindowName(window.id, fitting))
