@@ -12,6 +12,7 @@ from tests.bench.calls import calls
 from tests.bench.commands import commands
 from tests.bench.crowds import many, memory
 from tests.bench.data import data
+from tests.bench.network import network
 from tests.bench.policy import policy
 from tests.bench.preloaded import preloaded
 from tests.bench.report import Figure, show
@@ -29,6 +30,7 @@ GROUPS = {
     "memory": memory,
     "data": data,
     "calls": calls,
+    "network": network,
     "restart": restart,
     "many": many,
 }
