@@ -171,6 +171,67 @@ def test_a_provider_that_ends_and_returns_finds_its_clients(instance: Instance) 
         wait_for(lambda: reaches(instance, "t-work"), f"{name} with its clients")
 
 
+def test_nothing_leaks_while_a_firewall_qube_restarts_and_a_stream_goes_on(
+    instance: Instance, beyond: World
+) -> None:
+    """A client sends what its rules forbid all the while, and goes on with what they allow."""
+    instance.say("qvm-firewall", "t-work", "del", "--rule-no", "0")
+    instance.say("qvm-firewall", "t-work", "add", "accept", f"dsthost={SERVER}", "proto=tcp")
+    time.sleep(1)
+    flood = _FLOOD.format(host=SERVER, port=UDP)
+    stream = _STREAM.format(host=SERVER, port=TCP)
+    for unit, program in (("flood", flood), ("stream", stream)):
+        within(instance, "t-work", f"systemd-run --quiet --unit={unit} python3 -c '{program}'")
+
+    wait_for(lambda: _steps(instance) > 0, "the stream")
+
+    def restarted() -> None:
+        instance.say("qvm-kill", "t-fire")
+        instance.say("qvm-start", "t-fire", timeout=_READY)
+        before = _steps(instance)
+        wait_for(lambda: _steps(instance) > before + 5, "the stream to go on", timeout=120)
+
+    try:
+        assert came(beyond, restarted) == 0
+        sent = within(instance, "t-work", "cat /run/flood")
+        assert int(sent) > 0
+    finally:
+        within(instance, "t-work", "systemctl stop flood stream")
+        instance.say("qvm-firewall", "t-work", "reset")
+
+
+_FLOOD = """
+import socket, time
+s = socket.socket(type=socket.SOCK_DGRAM)
+sent = 0
+while True:
+    try:
+        s.sendto(b"forbidden", ("{host}", {port}))
+        sent += 1
+        open("/run/flood", "w").write(str(sent))
+    except OSError:
+        pass
+    time.sleep(0.01)
+"""
+_STREAM = """
+import socket, time
+s = socket.create_connection(("{host}", {port}), 20)
+s.recv(99)
+s.settimeout(120)
+step = 0
+while True:
+    s.sendall(b"step")
+    s.recv(99)
+    step += 1
+    open("/run/stream", "w").write(str(step))
+    time.sleep(0.1)
+"""
+
+
+def _steps(instance: Instance) -> int:
+    return int(within(instance, "t-work", "cat /run/stream 2>/dev/null || echo 0") or 0)
+
+
 def test_a_template_is_updated_by_a_net_qubes_proxy_alone(
     instance: Instance, beyond: World
 ) -> None:
