@@ -51,3 +51,26 @@ class Application:
             return None
 
         return wait_for(poll, kind.__name__)
+
+
+def tray_icon(application: Application, colour: int, *, mapped: int = 1) -> int:
+    """A program's tray icon, which asks for its place."""
+    server = application.server
+    tray = wait_for(
+        lambda: (
+            application.core.GetSelectionOwner(server.atom("_NET_SYSTEM_TRAY_S0")).reply().owner
+        ),
+        "a tray",
+    )
+    window: int = application.connection.generate_id()
+    mask = xcffib.xproto.CW
+    application.core.CreateWindow(
+        0, window, server.root, 0, 0, 22, 22, 0, 1, 0,
+        mask.BackPixel | mask.EventMask, [colour, 0x2807F],
+    )  # fmt: skip
+    application.words(window, "_XEMBED_INFO", "_XEMBED_INFO", 0, mapped)
+    opcode = server.atom("_NET_SYSTEM_TRAY_OPCODE")
+    event = struct.pack("=BBHII5I", 33, 32, 0, tray, opcode, 0, 0, window, 0, 0)
+    application.core.SendEvent(False, tray, 0, event)
+    application.connection.flush()
+    return window

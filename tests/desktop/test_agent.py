@@ -45,7 +45,7 @@ from insula.protocol.gui.messages import (
     encode,
 )
 from insula.protocol.gui.stream import take_from_agent
-from tests.desktop.application import Application
+from tests.desktop.application import Application, tray_icon
 from tests.desktop.joined import TIMEOUT, XServer, agent_on, make_region, wait_for
 
 RED = 0xFF0000
@@ -482,31 +482,8 @@ def test_the_cursor_of_the_window_under_the_pointer_is_told(
     assert viewer.next(Cursor).window == two
 
 
-def icon(application: Application, *, mapped: int = 1) -> int:
-    """A program's tray icon, which asks for its place."""
-    server = application.server
-    tray = wait_for(
-        lambda: (
-            application.core.GetSelectionOwner(server.atom("_NET_SYSTEM_TRAY_S0")).reply().owner
-        ),
-        "a tray",
-    )
-    window: int = application.connection.generate_id()
-    mask = xcffib.xproto.CW
-    application.core.CreateWindow(
-        0, window, server.root, 0, 0, 22, 22, 0, 1, 0,
-        mask.BackPixel | mask.EventMask, [RED, 0x2807F],
-    )  # fmt: skip
-    application.words(window, "_XEMBED_INFO", "_XEMBED_INFO", 0, mapped)
-    opcode = server.atom("_NET_SYSTEM_TRAY_OPCODE")
-    event = struct.pack("=BBHII5I", 33, 32, 0, tray, opcode, 0, 0, window, 0, 0)
-    application.core.SendEvent(False, tray, 0, event)
-    application.connection.flush()
-    return window
-
-
 def test_a_tray_icon_from_its_place_to_its_end(viewer: Watching, application: Application) -> None:
-    window = icon(application)
+    window = tray_icon(application, RED)
     assert viewer.next(Dock) == Dock(window)
     own = [one for one in viewer.heard if one.window == window]
     assert isinstance(own[0], Create)
@@ -539,7 +516,7 @@ def test_a_tray_icon_from_its_place_to_its_end(viewer: Watching, application: Ap
 def test_an_icon_is_docked_again_for_a_new_viewer(
     viewer: Watching, application: Application
 ) -> None:
-    window = icon(application)
+    window = tray_icon(application, RED)
     viewer.next(Dock)
     viewer.begin()
     assert viewer.next(Dock) == Dock(window)
@@ -567,7 +544,7 @@ def test_an_icon_that_is_shown_already_is_hidden_before_it_is_docked(
 def test_an_icon_without_its_mark_is_hidden_within_its_place(
     viewer: Watching, application: Application
 ) -> None:
-    window = icon(application, mapped=0)
+    window = tray_icon(application, RED, mapped=0)
     viewer.next(Dock)
     viewer.settle(application)
     assert not application.server.viewable(window)

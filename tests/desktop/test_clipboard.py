@@ -1,6 +1,7 @@
 """Text between two qubes: by the person's keys alone, once, and as the policy allows."""
 
 import contextlib
+import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from insula.protocol.gui.messages import (
     Focus,
     KeyPress,
 )
+from insula.protocol.resync import MARKER_SIZE
 from tests.desktop.fake_daemon import FakeDaemon, FakeQube
 from tests.desktop.host import Host
 from tests.desktop.hostile import Hostile, shown, window
@@ -220,3 +222,22 @@ def _pressed_escape(desk: Desk, title: str) -> bool:
         desk.desktop.run("xdotool", "search", "--name", title)
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [(0x0FFFF, "its window agent is too old"), (0x20000, "dom0 is too old")],
+)
+def test_the_person_is_told_which_side_is_too_old(
+    host: Host, desktop: XServer, tmp_path: Path, word: int, words: str
+) -> None:
+    log = tmp_path / "log"
+    with contextlib.ExitStack() as undo:
+        made = qube(host, undo.enter_context(FakeDaemon.serving(host)), "aged", undo)
+        listener = undo.enter_context(host.listening(made.uuid))
+        listener.settimeout(TIMEOUT)
+        undo.enter_context(session(host, desktop, stderr=undo.enter_context(log.open("wb"))))
+        connection = undo.enter_context(listener.accept()[0])
+        connection.settimeout(TIMEOUT)
+        connection.sendall(connection.recv(MARKER_SIZE) + struct.pack("<I", word))
+        wait_for(lambda: f"The windows of aged cannot be shown: {words}" in log.read_text(), words)

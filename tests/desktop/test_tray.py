@@ -2,13 +2,15 @@
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import pytest
 import xcffib
 import xcffib.xproto
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from insula.protocol.gui.geometry import Rect
 from insula.protocol.gui.messages import (
@@ -23,10 +25,12 @@ from insula.protocol.gui.messages import (
     ShmImage,
     Unmap,
     WindowDump,
+    WindowFlags,
 )
+from tests.desktop.application import Application, tray_icon
 from tests.desktop.host import BLUE
 from tests.desktop.hostile import Hostile, red_region
-from tests.desktop.joined import XServer, fill, inside, ring, wait_for
+from tests.desktop.joined import Joined, XServer, fill, inside, ring, wait_for
 
 SIDE = 24
 GREY, GREY_IN_BLUE = 0x808080, 0x3E77C1
@@ -221,3 +225,79 @@ def test_a_giant_icon_is_but_a_colour(desktop: XServer, region: int) -> None:
         tray.connection.flush()
         agent.send(ShmImage(1, 0, 0, 300, 40))
         wait_for(lambda: only(desktop, tray.place(), BLUE), "the label's colour")
+
+
+windows = st.integers(1, 3)
+sides = st.sampled_from([1, 2, 3, 8, SIDE, 100, 128])
+places = st.sampled_from([-500, -1, 0, 1, 12, 600, 2**31 - 1])
+messages: st.SearchStrategy[Any] = st.one_of(
+    st.builds(Map, windows, windows, st.integers(0, 1)),
+    st.builds(Unmap, windows),
+    st.builds(Configure, windows, places, places, sides, sides, st.integers(0, 1)),
+    st.builds(ShmImage, windows, places, places, sides, sides),
+    st.builds(WindowDump, windows, sides, sides, st.just(32), st.just(tuple(range(64, 128)))),
+    st.builds(WindowFlags, windows, st.integers(0, 7), st.just(0)),
+    st.builds(Dock, windows),
+)
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(sent=st.lists(messages, min_size=5, max_size=40), crash=st.booleans())
+def test_whatever_icons_do_they_are_tinted_and_stay_in_their_tray(
+    desktop: XServer, region: int, sent: list[AgentMessage], crash: bool
+) -> None:
+    with Hostile.against(desktop, region) as agent, ExitStack() as trays:
+        tray = trays.enter_context(tray_on(desktop))
+        agent.send(*icon(1), *icon(2), *icon(3))
+        for _ in range(3):
+            tray.serve()
+        agent.send(*sent[: len(sent) // 2])
+        if crash:
+            trays.close()
+        agent.send(*sent[len(sent) // 2 :])
+        for number in range(1, 4):
+            agent.send(ShmImage(number, 0, 0, SIDE, SIDE))
+        assert agent.settle()
+        row = tray.place()._replace(width=3 * SIDE)
+        for y, line in enumerate(desktop.pixels(Rect(0, 0, 1280, 1024))):
+            assert GREY not in line
+            for x, colour in enumerate(line):
+                inside_row = row.x <= x < row.right and row.y <= y < row.bottom
+                assert colour != GREY_IN_BLUE or (inside_row and not crash)
+        code, log = agent.outcome()
+    assert code == 0, log
+    assert not any("Traceback" in line for line in log), log
+
+
+def test_one_qube_cannot_fill_the_tray(desktop: XServer, region: int) -> None:
+    with tray_on(desktop) as tray, Hostile.against(desktop, region, minor=8) as agent:
+        for number in range(1, 41):
+            agent.send(Create(number, 0, 0, 22, 22, 0, 0), Dock(number))
+        for _ in range(32):
+            tray.serve()
+        assert agent.settle()
+        code, log = agent.outcome()
+    assert code == 0
+    assert sum("32 icons already" in line for line in log) == 8
+
+
+def test_a_programs_icon_by_the_real_agent(joined: Joined) -> None:
+    application = Application(joined.qube)
+    with tray_on(joined.desktop) as tray:
+        window = tray_icon(application, GREY)
+        frame = tray.serve()
+        at = tray.place()
+        wait_for(lambda: only(joined.desktop, at, GREY_IN_BLUE), "the icon's pixels")
+        wait_for(lambda: joined.qube.geometry(window) == at, "the icon's place in the qube")
+        joined.desktop.run("xdotool", "mousemove", str(at.x + 3), str(at.y + 4), "click", "3")
+        pressed = application.next(xcffib.xproto.ButtonPressEvent)
+        assert (pressed.event_x, pressed.event_y, pressed.detail) == (3, 4, 3)
+        application.core.DestroyWindow(window)
+        application.connection.flush()
+        frames = joined.desktop
+        wait_for(lambda: frame not in set(frames.descendants(frames.root)), "the icon's end")
+    application.connection.disconnect()

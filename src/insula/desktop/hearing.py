@@ -8,13 +8,28 @@ from contextlib import suppress
 
 from insula.desktop.clipboard import Clipboard
 from insula.protocol.errors import ProtocolError
-from insula.protocol.viewing import COVER, NOTICES, PROTOCOL, Record, encode, take
+from insula.protocol.viewing import (
+    COVER,
+    NOTICES,
+    OLD_AGENT,
+    OLD_DOM0,
+    PROTOCOL,
+    Record,
+    encode,
+    take,
+)
 
 _CHUNK = 65_536
 _MOST_LINES = 8  # that wait to be shown
 _BETWEEN_NOTICES = 10.0  # seconds, of one kind and one qube
 _WORDS = {
     COVER: "A window of {} that wanted to cover the screen without a frame was given one.",
+    OLD_AGENT: (
+        "The windows of {0} cannot be shown: its window agent is too old and must be updated. The"
+        " qube starts without windows by qvm-start --no-guid, and qvm-console-dispvm {0} opens its"
+        " console."
+    ),
+    OLD_DOM0: "The windows of {} cannot be shown: dom0 is too old and must be updated.",
     PROTOCOL: "The windows of {} were closed: it broke the rules of the window protocol.",
 }
 

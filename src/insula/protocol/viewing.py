@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from insula.protocol.errors import ProtocolError
 
 COPIED, EMPTY, OVERSIZED, MALFORMED = OUTCOMES = ("copied", "empty", "oversized", "malformed")
-COVER, PROTOCOL = NOTICES = ("cover", "protocol")
+COVER, PROTOCOL, OLD_AGENT, OLD_DOM0 = NOTICES = ("cover", "protocol", "old agent", "old dom0")
 MAX_FIELDS = 4_096  # bytes of the object
 MAX_RAW = 256_000  # bytes
 _LENGTHS = struct.Struct("<II")

@@ -17,7 +17,8 @@ import socket
 import sys
 
 from insula.protocol.errors import ProtocolError
-from insula.protocol.viewing import PROTOCOL
+from insula.protocol.gui.handshake import VersionError
+from insula.protocol.viewing import OLD_AGENT, OLD_DOM0, PROTOCOL
 from insula.viewer.channel import ChannelClosedError
 from insula.viewer.config import parse
 from insula.viewer.desktop import Desktop, DesktopError
@@ -53,7 +54,10 @@ def main(arguments: list[str]) -> int:
         return 0
     except ProtocolError as error:
         log.write(f"ended, the qube broke the window protocol: {error}")
-        link.say("notice", kind=PROTOCOL)
+        kind = PROTOCOL
+        if isinstance(error, VersionError):
+            kind = OLD_DOM0 if error.newer else OLD_AGENT
+        link.say("notice", kind=kind)
         return 1
     except (DesktopError, xcffib.XcffibException, OSError, ValueError, KeyError) as error:
         log.write(f"ended: {error!r}")

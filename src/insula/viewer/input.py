@@ -54,7 +54,7 @@ class Input:
         self._clipboard = clipboard
         self._send = send
         self._forwarded = bytearray(32)  # keys whose press this qube saw and whose release not
-        self._focused: int | None = None
+        self._focused: int | None = None  # the frame that has the focus, or had it at its end
         self._handlers: dict[type, Callable[[Any], None]] = {
             _X.KeyPressEvent: self._key,
             _X.KeyReleaseEvent: self._key,
@@ -148,7 +148,8 @@ class Input:
             return
         enters = isinstance(event, _X.EnterNotifyEvent)
         if enters:
-            self._send_keymap(only_forwarded=self._focused is None)
+            focused = self._focused is not None and self._windows.local(self._focused) is not None
+            self._send_keymap(only_forwarded=not focused)
         if window.docked:
             self._report_place(window)
         has_focus = event.same_screen_focus & _CROSSING_FOCUS
@@ -170,11 +171,11 @@ class Input:
         if window is None or event.mode in _GRABS:
             return
         if isinstance(event, _X.FocusInEvent):
-            self._focused = window.id
+            self._focused = window.frame
             self._send_keymap(only_forwarded=False)
             self._send(Focus(window.id, _FOCUS_IN, _NORMAL, event.detail))
         else:
-            if self._focused == window.id:
+            if self._focused == window.frame:
                 self._focused = None
             self._send(Focus(window.id, _FOCUS_OUT, _NORMAL, event.detail))
 

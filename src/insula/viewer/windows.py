@@ -45,6 +45,7 @@ from insula.viewer.states import States
 from insula.viewer.tray import Tray
 from insula.viewer.window import Window, bounded_hints
 
+_MOST_ICONS = 32  # of one qube in the tray, which all qubes share
 _SCREEN = 0  # the window that shows a whole screen of the qube's, where there is one
 _ALL_FLAGS = Flag.FULLSCREEN | Flag.DEMANDS_ATTENTION | Flag.MINIMIZE
 
@@ -341,6 +342,9 @@ class Windows:
     def _dock(self, window: Window, _message: Dock) -> None:
         if window.mapped or window.docked:
             self._log.write("window not docked, it is shown already")
+            return
+        if sum(one.docked for one in self._known.values()) >= _MOST_ICONS:
+            self._log.write(f"window not docked, the qube has {_MOST_ICONS} icons already")
             return
         window.dock()
         self.tray.dock(window)

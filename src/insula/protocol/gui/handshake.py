@@ -23,6 +23,14 @@ class Screen(NamedTuple):
     memory: int
 
 
+class VersionError(ProtocolError):
+    """The agent has another major version; newer: than ours."""
+
+    def __init__(self, text: str, *, newer: bool) -> None:
+        super().__init__(text)
+        self.newer = newer
+
+
 def agent_opening() -> bytes:
     """The agent's first bytes: its version."""
     return _VERSION.pack(MAJOR << 16 | MINOR)
@@ -32,18 +40,19 @@ def effective_minor(untrusted: bytes) -> int:
     """The minor version both sides speak, from the agent's first VERSION_SIZE bytes.
 
     Raises:
-        ProtocolError: the agent has another major version; it says which side is to be updated.
+        VersionError: the agent has another major version; it says which side is to be updated.
     """
     word: int = _VERSION.unpack(untrusted)[0]
     spoken = (
         f"the window agent speaks version {word >> 16}.{word & 0xFFFF}, we speak {MAJOR}.{MINOR}"
     )
     if word >> 16 > MAJOR:
-        raise ProtocolError(f"{spoken}: dom0 must be updated")
+        raise VersionError(f"{spoken}: dom0 must be updated", newer=True)
     if word >> 16 < MAJOR:
-        raise ProtocolError(
+        raise VersionError(
             f"{spoken}: it must be updated; the qube starts without windows by qvm-start --no-guid,"
-            " and qvm-console-dispvm opens its console"
+            " and qvm-console-dispvm opens its console",
+            newer=False,
         )
     return min(word & 0xFFFF, MINOR)
 
