@@ -60,6 +60,9 @@ def _parser() -> Parser:
     )
     add.add_argument("--clear", action="store_true", help="forget what is there instead")
     add.set_defaults(run=_clipboard)
+    add = command("menu", "Show a window from which applications of any qube are started.")
+    add.add_argument("--stay", action="store_true", help="leave it open after one was started")
+    add.set_defaults(run=_menu)
     add = command("unit", "Print a systemd user unit that starts the instance at login.")
     add.add_argument("--install", action="store_true", help="put it in its place instead")
     add.set_defaults(run=_unit)
@@ -258,6 +261,11 @@ def _clipboard(arguments: argparse.Namespace) -> int:
     clipboard.put("dom0", text)
     print(f"{amount(len(text))} to be pasted by Ctrl+Shift+V in a qube's window.")
     return 0
+
+
+def _menu(arguments: argparse.Namespace) -> int:
+    words = ["--stay"] if arguments.stay else []
+    os.execv(sys.executable, [sys.executable, "-m", "insula.launcher", *words])
 
 
 def _session(_arguments: argparse.Namespace) -> int:

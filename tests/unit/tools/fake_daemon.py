@@ -18,6 +18,10 @@ from insula.protocol.admin import AdminRequest, ListedQube, PropertyAnswer
 from tests.unit.tools.fake_agent import serve_call
 
 LABELS = ("red", "orange", "yellow", "green", "gray", "blue", "purple", "black")
+_COLOURS = (
+    *("0xcc0000", "0xf57900", "0xedd400", "0x73d216"),
+    *("0x555753", "0x3465a4", "0x75507b", "0x000000"),
+)
 CLASSES = ("AdminVM", "AppVM", "DispVM", "StandaloneVM", "TemplateVM")
 NONE = PropertyAnswer(True, "vm", "")
 
@@ -156,7 +160,7 @@ class FakeDaemon:
             case ["admin", "label", "List"]:
                 return lines(LABELS)
             case ["admin", "label", "Get"]:
-                return "0x73d216" if request.argument == "green" else "0xcc0000"
+                return _COLOURS[LABELS.index(request.argument)]
             case ["admin", "label", "Index"]:
                 return str(LABELS.index(request.argument) + 1)
             case ["admin", "vmclass", "List"]:
