@@ -1,5 +1,7 @@
 """A service or command of dom0 itself, for a call that came over the socket vchan."""
 
+from collections.abc import Callable
+
 from insula.protocol.command import ServiceCall, parse_descriptor, words_of
 from insula.protocol.qrexec import EXIT_NOT_FOUND, EXIT_QREXEC_FAILED
 from insula.qrexec.call import Call
@@ -29,9 +31,23 @@ def serve(
     return EXIT_QREXEC_FAILED if code else 0
 
 
-def start(call: Call, descriptor: str, *, configured: bool = True) -> None:
-    """Start what a descriptor names; a call whose service cannot be started is told so."""
-    start_or_fail(call, lambda: prepare(descriptor, configured=configured), EXIT_NOT_FOUND)
+def start(
+    call: Call,
+    descriptor: str,
+    *,
+    configured: bool = True,
+    confine: Callable[[Program], Program] = lambda program: program,
+) -> None:
+    """Start what a descriptor names; a call whose service cannot be started is told so.
+
+    confine: says what is left to a program.
+    """
+
+    def prepared() -> Program | Conversation:
+        found = prepare(descriptor, configured=configured)
+        return confine(found) if isinstance(found, Program) else found
+
+    start_or_fail(call, prepared, EXIT_NOT_FOUND)
 
 
 def prepare(descriptor: str, *, configured: bool = True) -> Program | Conversation:

@@ -36,6 +36,9 @@ CLONE_THREAD = 0x00010000
 TERMINAL_INJECTIONS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 
 HOLD_UPS = (1024, 1026)  # F_SETLEASE, F_NOTIFY
+FILE_FLAGS = (0, 1, 2, 3, 4, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC
+DESCRIPTOR_FLAGS = (0x5421, 0x5450, 0x5451)  # FIONBIO, FIONCLEX, FIOCLEX
+PROT_EXEC, AT_EMPTY_PATH = 0x4, 0x1000
 
 SOCKET, SOCKETPAIR, IOCTL, CLONE, FCNTL = 41, 53, 16, 56, 72
 
@@ -193,22 +196,22 @@ DENIED: dict[str, int] = {
 MISSING: dict[str, int] = {"clone3": 435, "mbind": 237}
 
 
+_MODES = frozenset(("chmod", "fchmod", "fchmodat"))
+
+
 def jail_filter() -> bytes:
     """The program for bwrap's --seccomp.
 
     Raises:
         NotImplementedError: the host's processor is no x86_64.
     """
-    if platform.machine() != "x86_64":
-        raise NotImplementedError(f"no system call filter for {platform.machine()}")
-    code = [
-        _one(_LOAD, _ARCHITECTURE),
-        *_unless(_JUMP_EQUAL, X86_64, KILL),
-        _one(_LOAD, _NUMBER),
-        *_when(_JUMP_AT_LEAST, X32_BIT, REFUSED),
-        *_when(_JUMP_AT_LEAST, FIRST_UNKNOWN, ABSENT),
-    ]
-    for number in DENIED.values():
+    return _jail_filter(DENIED)
+
+
+def _jail_filter(denied: dict[str, int]) -> bytes:
+    _require_x86_64()
+    code = [*_from_x86_64(KILL), *_when(_JUMP_AT_LEAST, FIRST_UNKNOWN, ABSENT)]
+    for number in denied.values():
         code += _when(_JUMP_EQUAL, number, REFUSED)
     for number in MISSING.values():
         code += _when(_JUMP_EQUAL, number, ABSENT)
@@ -220,27 +223,109 @@ def jail_filter() -> bytes:
     return b"".join([*code, _one(_RETURN, ALLOW)])
 
 
+# What is left to a process that has all it needs: its own memory, and descriptors that are open.
+SETTLED: dict[str, int] = {
+    "read": 0,
+    "write": 1,
+    "close": 3,
+    "fstat": 5,
+    "poll": 7,
+    "lseek": 8,
+    "munmap": 11,
+    "brk": 12,
+    "rt_sigaction": 13,
+    "rt_sigprocmask": 14,
+    "rt_sigreturn": 15,
+    "readv": 19,
+    "writev": 20,
+    "sched_yield": 24,
+    "mremap": 25,
+    "madvise": 28,
+    "dup": 32,
+    "nanosleep": 35,
+    "getpid": 39,
+    "shutdown": 48,
+    "getsockopt": 55,
+    "exit": 60,
+    "wait4": 61,
+    "gettimeofday": 96,
+    "sigaltstack": 131,
+    "gettid": 186,
+    "time": 201,
+    "futex": 202,
+    "restart_syscall": 219,
+    "clock_gettime": 228,
+    "clock_nanosleep": 230,
+    "exit_group": 231,
+    "epoll_wait": 232,
+    "epoll_ctl": 233,
+    "waitid": 247,
+    "epoll_pwait": 281,
+    "getrandom": 318,
+}
+MMAP, MPROTECT, NEWFSTATAT = 9, 10, 262
+
+
+def settled_filter() -> bytes:
+    """A program under which nothing is opened, started, reached or made executable any more.
+
+    Raises:
+        NotImplementedError: the host's processor is no x86_64.
+    """
+    _require_x86_64()
+    executable = _when(_JUMP_ANY_BIT, PROT_EXEC, REFUSED)
+    code = _from_x86_64(KILL)
+    for number in SETTLED.values():
+        code += _when(_JUMP_EQUAL, number, ALLOW)
+    code += _for_call(MMAP, 2, executable)
+    code += _for_call(MPROTECT, 2, executable)
+    code += _for_call(FCNTL, 1, _only(FILE_FLAGS))
+    code += _for_call(IOCTL, 1, _only(DESCRIPTOR_FLAGS))
+    code += _for_call(NEWFSTATAT, 3, _unless(_JUMP_ANY_BIT, AT_EMPTY_PATH, REFUSED))
+    return b"".join([*code, _one(_RETURN, REFUSED)])
+
+
+def service_filter() -> bytes:
+    """A program for services of ours: as in a jail, but that files of theirs may have modes.
+
+    Raises:
+        NotImplementedError: the host's processor is no x86_64.
+    """
+    return _jail_filter({name: number for name, number in DENIED.items() if name not in _MODES})
+
+
 def network_filter() -> bytes:
     """A program under which no socket is made but of the host's own programs, files and kernel.
 
     Raises:
         NotImplementedError: the host's processor is no x86_64.
     """
-    if platform.machine() != "x86_64":
-        raise NotImplementedError(f"no system call filter for {platform.machine()}")
+    _require_x86_64()
     ours = [
         *_when(_JUMP_EQUAL, AF_UNIX, ALLOW),
         *_unless(_JUMP_EQUAL, AF_NETLINK, REFUSED),
     ]
     code = [
-        _one(_LOAD, _ARCHITECTURE),
-        *_unless(_JUMP_EQUAL, X86_64, ABSENT),
-        _one(_LOAD, _NUMBER),
-        *_when(_JUMP_AT_LEAST, X32_BIT, REFUSED),
+        *_from_x86_64(ABSENT),
         *_when(_JUMP_EQUAL, _KERNEL["io_uring_setup"], ABSENT),
         *_for_call(SOCKET, 0, ours),
     ]
     return b"".join([*code, _one(_RETURN, ALLOW)])
+
+
+def _require_x86_64() -> None:
+    if platform.machine() != "x86_64":
+        raise NotImplementedError(f"no system call filter for {platform.machine()}")
+
+
+def _from_x86_64(otherwise: int) -> list[bytes]:
+    """Load the number of a call, which is one of x86_64 and nothing else."""
+    return [
+        _one(_LOAD, _ARCHITECTURE),
+        *_unless(_JUMP_EQUAL, X86_64, otherwise),
+        _one(_LOAD, _NUMBER),
+        *_when(_JUMP_AT_LEAST, X32_BIT, REFUSED),
+    ]
 
 
 def _one(code: int, constant: int, if_true: int = 0, if_false: int = 0) -> bytes:
@@ -259,6 +344,11 @@ def _unless(test: int, constant: int, action: int) -> list[bytes]:
 
 def _none_of(constants: tuple[int, ...]) -> list[bytes]:
     return [one for constant in constants for one in _when(_JUMP_EQUAL, constant, REFUSED)]
+
+
+def _only(constants: tuple[int, ...]) -> list[bytes]:
+    allowed = [one for constant in constants for one in _when(_JUMP_EQUAL, constant, ALLOW)]
+    return [*allowed, _one(_RETURN, REFUSED)]
 
 
 def _for_call(number: int, argument: int, checks: list[bytes]) -> list[bytes]:

@@ -424,6 +424,7 @@ def _spawn(
         user=user.pw_uid if user else None,
         group=user.pw_gid if user else None,
         extra_groups=ACCOUNTS.groups(user) if user else None,
+        preexec_fn=program.before,  # noqa: PLW1509 - no thread of ours is there
     )
     process.returncode = 0  # The loop reaps it, by its pidfd.
     return process

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,7 +42,8 @@ class Program:
     """What to run: argv and the file behind it, as whom, with which environment.
 
     after_session: only once the user's session is up. log_tag: under which the system log has what
-    it writes to standard error, if at all.
+    it writes to standard error, if at all. before: called in its process before it becomes the
+    program.
     """
 
     argv: list[bytes]
@@ -50,6 +52,7 @@ class Program:
     environment: dict[str, str]
     after_session: bool = False
     log_tag: str | None = None
+    before: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

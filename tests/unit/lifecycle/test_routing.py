@@ -4,7 +4,9 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -135,6 +137,14 @@ async def test_a_service_of_dom0_knows_what_was_asked_for(instance: Instance) ->
     work = await _started(instance, "work")
     assert await call(instance, work, "vault", "test.Who+x") == (0, b"work name vault x\n", b"")
     await _idle(instance)
+
+
+async def test_dom0_tells_the_time(instance: Instance) -> None:
+    rule(instance, "qubes.GetDate * work @default allow target=dom0")
+    work = await _started(instance, "work")
+    code, output, _ = await call(instance, work, "@default", "qubes.GetDate")
+    assert code == 0
+    assert abs(datetime.fromisoformat(output.decode().strip()).timestamp() - time.time()) < TIMEOUT
 
 
 async def test_the_admin_api_is_a_qubes_where_the_policy_says_so(instance: Instance) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from insula.dom0.confining import service_confinement
 from insula.menus.store import Store
 from tests.unit.tools.fake_daemon import FakeDaemon
 
@@ -21,6 +22,7 @@ def tell(source: str, lines: bytes) -> "subprocess.CompletedProcess[bytes]":
         capture_output=True,
         check=False,
         timeout=TIMEOUT,
+        preexec_fn=service_confinement(),
     )
 
 

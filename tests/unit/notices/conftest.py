@@ -34,6 +34,14 @@ _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configura
 """
 
 
+_CONFINED = """
+import runpy
+from insula.dom0.confining import service_confinement
+service_confinement()()
+runpy.run_module("insula.dom0.notifications", run_name="__main__")
+"""
+
+
 @contextmanager
 def message_bus(path: Path) -> Iterator[str]:
     """A bus of its own; yields its address."""
@@ -115,7 +123,7 @@ def guest_bus(instance: Path) -> Iterator[str]:
     client.write_text(
         f'#!/bin/sh\n[ "$*" = "-- @default qubes.Notifications" ] || exit 1\n'
         f"export QREXEC_REMOTE_DOMAIN=work\n"
-        f"exec {sys.executable} -P -s -m insula.dom0.notifications 2>>{instance}/errors\n"
+        f"exec {sys.executable} -P -s -c '{_CONFINED}' 2>>{instance}/errors\n"
     )
     client.chmod(0o700)
     with message_bus(instance / "guest") as address:

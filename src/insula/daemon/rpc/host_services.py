@@ -4,6 +4,7 @@ The bytes of a qube reach that process alone, never the daemon.
 """
 
 import asyncio
+import logging
 import os
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 from insula.protocol.errors import ReportableError
 
 _PROGRAM = "insula.dom0.service_end"
+
+log = logging.getLogger(__name__)
 
 
 class HostServices:
@@ -54,11 +57,14 @@ class HostServices:
         process.returncode = 0  # It is reaped here, unless it outlives us.
         pidfd = os.pidfd_open(process.pid)
         self._watched[process.pid] = pidfd
-        asyncio.get_running_loop().add_reader(pidfd, self._ended, process.pid, on_over)
+        name = descriptor.partition(" ")[0]
+        asyncio.get_running_loop().add_reader(pidfd, self._ended, process.pid, name, on_over)
 
-    def _ended(self, pid: int, on_over: Callable[[], None]) -> None:
+    def _ended(self, pid: int, service: str, on_over: Callable[[], None]) -> None:
         self._forget(pid)
-        os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, 0)
+        if status:  # Whatever becomes of the call, that end of it ends well.
+            log.warning("a call to dom0 broke off", extra={"service": service, "status": status})
         on_over()
 
     def _forget(self, pid: int) -> None:
