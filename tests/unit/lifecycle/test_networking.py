@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 import pytest
 import pytest_asyncio
 
-from insula.daemon.engine.interface import FIRST_CARD
+from insula.daemon.engine.interface import FIRST_CARD, Card, EngineError
 from insula.daemon.engine.memory.engine import MemoryMachine
-from insula.daemon.lifecycle import reconcile
+from insula.daemon.lifecycle import networking, reconcile
 from insula.daemon.model.qube import Qube
 from tests.serving import (
     TIMEOUT,
@@ -146,3 +146,41 @@ async def test_whoever_starts_first_the_other_is_found(instance: Instance, first
     for qube in (work, net) if first == "client" else (net, work):
         await instance.power.start(qube)
     await until(lambda: cards(instance, work) == {FIRST_CARD} and cards(instance, net))
+
+
+async def test_what_failed_is_tried_again(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networking, "_PAUSES", (0.05, 0.05))
+    net = await provider(instance, "net")
+    plug, failures = MemoryMachine.plug_card, [2]
+
+    async def fails_twice(machine: MemoryMachine, card: Card) -> None:
+        if failures[0]:
+            failures[0] -= 1
+            raise EngineError("not now")
+        await plug(machine, card)
+
+    monkeypatch.setattr(MemoryMachine, "plug_card", fails_twice)
+    work = await client(instance, "work", "net")
+    await until(lambda: cards(instance, work) == {FIRST_CARD})
+    assert cards(instance, net) == {work.xid}
+
+
+async def test_what_keeps_failing_is_given_up(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networking, "_PAUSES", (0.01, 0.01))
+    tries: list[None] = []
+
+    async def fails(_machine: MemoryMachine, _card: Card) -> None:
+        tries.append(None)
+        raise EngineError("never")
+
+    monkeypatch.setattr(MemoryMachine, "plug_card", fails)
+    await provider(instance, "net")
+    work = await client(instance, "work", "net")
+    await until(lambda: len(tries) == 3)
+    await asyncio.sleep(0.1)
+    assert len(tries) == 3
+    assert not cards(instance, work)

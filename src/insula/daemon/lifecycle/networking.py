@@ -33,6 +33,7 @@ from insula.protocol.links import Link, LinkRole
 
 LINK_TIMEOUT = 30.0  # seconds that an agent has to set a card up
 UNLINK_TIMEOUT = 5.0
+_PAUSES = (2.0, 5.0, 15.0, 60.0)  # seconds before it is tried again
 PROVIDERS_MAC = "fe:ff:ff:ff:ff:ff"
 _UPLINK = "eth0"
 _FOLLOWED = (
@@ -65,7 +66,9 @@ class Networking:
         self._laid: dict[UUID, _Laid] = {}
         self._locks: defaultdict[UUID, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._failures: dict[UUID, int] = {}
         self._begun = False
+        self._closed = False
 
     def start(self) -> None:
         """Follow what happens; nothing is done about it yet."""
@@ -82,6 +85,7 @@ class Networking:
     async def close(self) -> None:
         """Follow no more; cables stay."""
         self._world.events.remove(self._happened)
+        self._closed = True
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -102,6 +106,19 @@ class Networking:
                 await self._bring_about(qube)
             except ReportableError as error:
                 log.warning("no network", extra={"qube": qube.name, "why": str(error)})
+                self._try_again(qube)
+            else:
+                self._failures.pop(qube.uuid, None)
+
+    def _try_again(self, qube: Qube) -> None:
+        """A busy host may have made an agent late; what fails for good is given up."""
+        failures = self._failures.get(qube.uuid, 0)
+        if failures < len(_PAUSES) and qube.uuid in self._world.running:
+            self._failures[qube.uuid] = failures + 1
+            loop = asyncio.get_running_loop()
+            loop.call_later(_PAUSES[failures], self._settle_soon, qube)
+        else:
+            self._failures.pop(qube.uuid, None)
 
     def _happened(self, event: Event) -> None:
         system = self._world.system
@@ -271,6 +288,9 @@ class Networking:
             self._laid[cable.client] = laid
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._closed:
+            work.close()
+            return
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
