@@ -62,8 +62,9 @@ def started_by_another(unit: str, units: list[str]) -> bool:
 
 
 def test_a_unit_to_be_enabled_says_where(recipe: Recipe) -> None:
-    units = [file.path.rpartition("/")[2] for file in recipe.files]
-    for file in recipe.files:
+    files = [file for file in recipe.files if "systemd/system/" in file.path]
+    units = [file.path.rpartition("/")[2] for file in files]
+    for file in files:
         unit = file.path.rpartition("/")[2]
         if unit.endswith(".service") and not started_by_another(unit, units):
             assert b"\n[Install]\nWantedBy=" in file.content, file.path
