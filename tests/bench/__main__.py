@@ -12,6 +12,7 @@ from tests.bench.calls import calls
 from tests.bench.commands import commands
 from tests.bench.crowds import many, memory
 from tests.bench.data import data
+from tests.bench.floods import floods
 from tests.bench.network import network
 from tests.bench.policy import policy
 from tests.bench.preloaded import preloaded
@@ -30,6 +31,7 @@ GROUPS = {
     "memory": memory,
     "data": data,
     "calls": calls,
+    "floods": floods,
     "network": network,
     "restart": restart,
     "many": many,

@@ -9,9 +9,12 @@ from tests.vm.instance import COMMAND_TIMEOUT
 _MANY = 2000
 _ROUNDS = 7
 _LONG = 900.0  # seconds
+ECHO = (
+    "mkdir -p /usr/local/etc/qubes-rpc; cd /usr/local/etc/qubes-rpc; "
+    "printf '#!/bin/sh\\necho $1\\n' > test.Echo; chmod 755 test.Echo"
+)
 _SERVICES = """
-mkdir -p /usr/local/etc/qubes-rpc; cd /usr/local/etc/qubes-rpc
-printf '#!/bin/sh\\necho $1\\n' > test.Echo
+cd /usr/local/etc/qubes-rpc
 printf '#!/bin/sh\\ncat > /dev/null\\n' > test.Sink
 printf '#!/bin/sh\\ncd; rm -rf tar; mkdir tar; tar xf - -C tar; sync -f tar\\n' > test.Untar
 chmod 755 test.*
@@ -31,6 +34,7 @@ def calls(setting: Setting) -> list[Figure]:
         instance.say("qvm-create", "--label", "blue", name)
         instance.say("qvm-start", name)
     try:
+        instance.say("qvm-run", "-u", "root", "bench-b", ECHO)
         instance.say("qvm-run", "-u", "root", "bench-b", "; ".join(_SERVICES.split("\n")[1:-1]))
         return [_one(setting), _many(setting), _throughput(setting), *_copies(setting)]
     finally:
@@ -38,7 +42,7 @@ def calls(setting: Setting) -> list[Figure]:
             instance.say("qvm-kill", name)
 
 
-def _seconds(
+def seconds_in(
     setting: Setting, command: str, qube: str = "bench-a", timeout: float = COMMAND_TIMEOUT
 ) -> float:
     """Seconds that a command takes inside a qube, by the qube's own clock."""
@@ -50,8 +54,10 @@ def _one(setting: Setting) -> Figure:
     call = "qrexec-client-vm bench-b test.Echo < /dev/null"
     ours, plain = interleaved(
         _ROUNDS,
-        lambda: _seconds(setting, call),
-        lambda: _seconds(setting, "/bin/sh -c :") + _seconds(setting, "/bin/sh -c :", "bench-b"),
+        lambda: seconds_in(setting, call),
+        lambda: (
+            seconds_in(setting, "/bin/sh -c :") + seconds_in(setting, "/bin/sh -c :", "bench-b")
+        ),
     )
     ratio = median(ours) / median(plain)
     value = f"{median(ours) * 1000:.0f} ms = {ratio:.1f} x {median(plain) * 1000:.0f} ms"
@@ -74,8 +80,8 @@ def _throughput(setting: Setting) -> Figure:
     give = "dd if=/dev/zero bs=65536 count=1024 status=none"
     ours, plain = interleaved(
         5,
-        lambda: _seconds(setting, f"{give} | qrexec-client-vm bench-b test.Sink"),
-        lambda: _seconds(setting, f"{give} | dd of=/dev/null bs=65536 status=none"),
+        lambda: seconds_in(setting, f"{give} | qrexec-client-vm bench-b test.Sink"),
+        lambda: seconds_in(setting, f"{give} | dd of=/dev/null bs=65536 status=none"),
     )
     size = 64 * 1024 * 1024 / 1e6
     value = f"{size / median(ours):.0f} MB/s; a pipe in the qube: {size / median(plain):.0f} MB/s"
@@ -90,11 +96,11 @@ def _copies(setting: Setting) -> list[Figure]:
         def copied(name: str = name) -> float:
             clean = f"rm -rf QubesIncoming/bench-a/{name}"
             setting.instance.say("qvm-run", "bench-b", clean, timeout=_LONG)
-            return _seconds(setting, f"qvm-copy-to-vm bench-b {name} 2> /dev/null", timeout=_LONG)
+            return seconds_in(setting, f"qvm-copy-to-vm bench-b {name} 2> /dev/null", timeout=_LONG)
 
         def packed(name: str = name) -> float:
             tar = f"tar cf - {name} | qrexec-client-vm bench-b test.Untar"
-            return _seconds(setting, tar, timeout=_LONG)
+            return seconds_in(setting, tar, timeout=_LONG)
 
         ours, plain = interleaved(3, copied, packed)
         ratio = median(plain) / median(ours)

@@ -3,19 +3,17 @@
 import os
 import socket
 import time
-from pathlib import Path
 
 from insula.client.local_socket import request
 from tests.bench.floor import RAW_PORT, BareMachine
 from tests.bench.report import Figure, interleaved, median
-from tests.bench.setting import Setting
+from tests.bench.setting import Setting, cpu_seconds
 
 MIB = 1024 * 1024
 ROUNDS = 300
 SIZE = 64 * MIB
 LONG = 256 * MIB
 _RAW_DEVICE = f"/dev/virtio-ports/org.insula.data.{RAW_PORT}"
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def data(setting: Setting) -> list[Figure]:
@@ -103,7 +101,7 @@ def _throughput(setting: Setting, bare: BareMachine) -> Figure:
 
 def _daemon(setting: Setting) -> Figure:
     pid = request("status")["pid"]
-    before, begun = _cpu_seconds(pid), time.monotonic()
+    before, begun = cpu_seconds(pid), time.monotonic()
     give = f"dd if=/dev/zero bs=65536 count={LONG // 65_536} status=none"
     process = setting.instance.start("qvm-run", "-p", "-q", "data", give)
     assert process.stdout is not None
@@ -111,15 +109,10 @@ def _daemon(setting: Setting) -> Figure:
         pass
     process.wait(30)
     taken = time.monotonic() - begun
-    share = (_cpu_seconds(pid) - before) / taken * 100
+    share = (cpu_seconds(pid) - before) / taken * 100
     return Figure(
         "daemon's processor time, 256 MiB",
         f"{share:.1f} % of {taken:.1f} s",
         "under 2 %",
         share < 2,
     )
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS

@@ -14,6 +14,7 @@ from tests.bench.floor import Floor
 from tests.vm.instance import BUILD_TIMEOUT, Instance
 
 TEMPLATE = "debian-12"
+_TICKS = os.sysconf("SC_CLK_TCK")
 WITH_X, WITHOUT_X = "dvm", "dvm-plain"  # disposable templates
 
 
@@ -56,6 +57,12 @@ def setting() -> Iterator[Setting]:
     finally:
         instance.down()
         shutil.rmtree(home, ignore_errors=True)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process took so far."""
+    fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _floor(instance: Instance, qube: str) -> Floor:
