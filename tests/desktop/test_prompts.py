@@ -9,16 +9,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from insula.client.instance import answers
 from insula.desktop.asking import SOCKET_NAME, put_questions
 from insula.prompts.deciding import FOCUS_DELAY
 from insula.prompts.suspicion import ARMED_AFTER
+from insula.protocol.gui.geometry import Rect
+from insula.protocol.gui.messages import Map, Unmap
 from insula.protocol.policy_agent import encode_suspicious, encode_tell
 from insula.tools.demo.screen import Screen
-from tests.desktop.joined import XServer
+from tests.desktop.hostile import Hostile, red_region, shown, window
+from tests.desktop.joined import XServer, wait_for
 
 TIMEOUT = 20.0  # seconds
 TITLE = "Insula: a qube asks"
@@ -47,7 +52,7 @@ def agent(desktop: XServer) -> Iterator[Path]:
             env={**os.environ, "DISPLAY": desktop.display, "QT_QPA_PLATFORM": "xcb"},
         )
         try:
-            _wait(path.exists)
+            _wait(lambda: answers(path))
             yield path
         finally:
             process.kill()
@@ -191,3 +196,40 @@ def test_a_suspicious_qube_is_ended_or_not_but_not_by_keys_meant_for_another(
         time.sleep(ARMED_AFTER / 1000)  # what is tested: keys count after it
         desktop.run("xdotool", "windowactivate", "--sync", found, "key", key)
         assert connection.recv(64) == answer
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_no_frameless_window_of_a_qube_covers_a_question(
+    agent: Path, desktop: XServer, first: bool
+) -> None:
+    region = red_region()
+    cover = window(1, Rect(0, 0, 1280, 900), b"cover", override=1)
+    with Hostile.against(desktop, region) as hostile, ExitStack() as undo:
+        if first:
+            hostile.send(*cover)
+            shown(desktop, "cover")
+        connection = undo.enter_context(socket.socket(socket.AF_UNIX))
+        connection.settimeout(TIMEOUT)
+        connection.connect(str(agent))
+        connection.sendall(b"policy.Ask dom0 name dom0\0" + json.dumps(FIELDS).encode())
+        connection.shutdown(socket.SHUT_WR)
+        search = ("xdotool", "search", "--sync", "--onlyvisible", "--name", TITLE)
+        question = int(desktop.run(*search).split()[-1])
+        if not first:
+            wait_for(lambda: desktop.words(desktop.root, "_INSULA_IN_FRONT"), "its mark")
+            hostile.send(*cover)
+        frame = shown(desktop, "cover").frame
+        wait_for(lambda: is_above(desktop, question, frame), "the question on top")
+        for _ in range(3):
+            hostile.send(Unmap(1), Map(1, 0, 1))
+            assert hostile.settle()
+            wait_for(lambda: is_above(desktop, question, frame), "the question on top")
+    os.close(region)
+
+
+def is_above(desktop: XServer, window: int, other: int) -> bool:
+    """Whether a window, or the frame that it lies in, is above a child of the root."""
+    children = list(desktop.core.QueryTree(desktop.root).reply().children)
+    while window not in children:
+        window = desktop.core.QueryTree(window).reply().parent
+    return children.index(window) > children.index(other)

@@ -15,6 +15,7 @@ from PySide6.QtWidgets import QApplication, QLabel
 
 from insula.client import instance
 from insula.prompts import words
+from insula.prompts.front import InFront
 from insula.prompts.suspicion import SuspicionWindow
 from insula.prompts.waiting import Waiting
 from insula.prompts.window import QuestionWindow
@@ -73,6 +74,7 @@ class Agent:
     def __init__(self, listener: socket.socket) -> None:
         self._waiting: Waiting[_Asked] = Waiting()
         self._notices: list[QLabel] = []
+        self._in_front = InFront()
         self._open = 0
         self._listener = listener
         self._listener.setblocking(False)
@@ -142,6 +144,7 @@ class Agent:
             return
 
         def over(answer: bytes) -> None:
+            self._in_front.let_go()
             asked.close(answer)
             self._waiting.over()
             QTimer.singleShot(0, self._show_next)
@@ -163,6 +166,7 @@ class Agent:
         QTimer.singleShot(int(TIMEOUT * 1000), window, window.refuse)
         window.show()
         window.raise_()
+        self._in_front.keep(window)
 
     def _show_notice(self, text: str) -> None:
         """A line in a corner, for a while; it takes no focus and no clicks."""

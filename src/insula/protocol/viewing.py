@@ -24,6 +24,9 @@ from insula.protocol.errors import ProtocolError
 
 COPIED, EMPTY, OVERSIZED, MALFORMED = OUTCOMES = ("copied", "empty", "oversized", "malformed")
 COVER, PROTOCOL, OLD_AGENT, OLD_DOM0 = NOTICES = ("cover", "protocol", "old agent", "old dom0")
+# A property of the root window: a window of dom0 that no frameless window of a qube may cover.
+# That window has it as well, and there it names itself.
+IN_FRONT = "_INSULA_IN_FRONT"
 MAX_FIELDS = 4_096  # bytes of the object
 MAX_RAW = 256_000  # bytes
 _LENGTHS = struct.Struct("<II")

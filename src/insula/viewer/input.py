@@ -16,6 +16,7 @@ from insula.protocol.gui.messages import (
     ViewerMessage,
     WindowFlags,
 )
+from insula.protocol.viewing import IN_FRONT
 from insula.viewer.clipboard import Clipboard
 from insula.viewer.desktop import Desktop
 from insula.viewer.window import Window
@@ -241,6 +242,8 @@ class Input:
             names = ("_NET_WORKAREA", "_NET_CURRENT_DESKTOP")
             if event.atom in [self._desktop.atom(name) for name in names]:
                 self._desktop.read_work_area()
+            elif event.atom == self._desktop.atom(IN_FRONT):
+                self._windows.keep_behind()
             return
         window = self._windows.local(event.window)
         if window is None or not window.mapped:

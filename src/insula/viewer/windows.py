@@ -112,6 +112,12 @@ class Windows:
                 raise ProtocolError(f"{type(message).__name__} of unknown window {message.window}")
             self._handlers[type(message)](window, message)
 
+    def keep_behind(self) -> None:
+        """Something has to be seen: put frameless windows below it that are above."""
+        for window in self.all():
+            if window.override and window.mapped:
+                restack(self._desktop, window.frame, self._config.screensavers, raises=False)
+
     def renew(self, window: Window) -> None:
         """Give an icon that went down with its tray new X windows, and dock it again."""
         for gone in (window.frame, window.content):

@@ -66,6 +66,8 @@ def test_a_unit_to_be_enabled_says_where(recipe: Recipe) -> None:
     units = [file.path.rpartition("/")[2] for file in files]
     for file in files:
         unit = file.path.rpartition("/")[2]
+        if "/dbus-1/" in file.path:
+            continue  # a bus starts it
         if unit.endswith(".service") and not started_by_another(unit, units):
             assert b"\n[Install]\nWantedBy=" in file.content, file.path
 
