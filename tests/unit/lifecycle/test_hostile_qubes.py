@@ -18,9 +18,18 @@ from insula.daemon.model.qube import PowerState, Qube
 from insula.daemon.rpc import agent_link, calls
 from insula.daemon.rpc.pace import Pace
 from insula.daemon.rpc.services import MOST_RECEIVED, call_service
-from insula.protocol.control import AgentHello, AgentState, ControlType, Seeded, Session, Status
+from insula.protocol.control import (
+    AgentHello,
+    AgentState,
+    ControlType,
+    Key,
+    Seeded,
+    Session,
+    Status,
+)
 from insula.protocol.errors import ReportableError
 from insula.protocol.frames import HEADER, frame
+from insula.protocol.links import LinkStatus
 from insula.protocol.qrexec import ExecParameters, MessageType, hello
 from insula.protocol.resync import CONTROL_PREFIX
 from tests.hostile import (
@@ -124,6 +133,43 @@ async def test_ten_thousand_names_of_services_are_each_answered(
     assert len(set(refused)) == len(many)
     await saying
     await echo(instance)
+    await end(instance)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Key(b"/qubes-block-devices/a", b"x" * 1000).encode(),
+        Key(b"/a/").encode(),
+        Status(0).encode(ControlType.READY),
+        hello(),
+        LinkStatus(7).encode(ControlType.LINKED),
+        frame(MessageType.CONNECTION_TERMINATED, ExecParameters(0, 513).encode()),
+        trigger("vault", "+"),
+    ],
+    ids=["key", "keys-gone", "ready", "hello", "card", "over", "no-service"],
+)
+async def test_messages_without_end_keep_nobody_waiting(instance: Instance, said: bytes) -> None:
+    bad = await started(instance, "bad")
+    tasks = len(asyncio.all_tasks())
+
+    async def flood() -> None:
+        while True:
+            await bad.say(said * (65_536 // len(said)))
+
+    async def hear() -> None:
+        while await bad.hear() is not None:
+            pass
+
+    flooding = [asyncio.create_task(flood()), asyncio.create_task(hear())]
+    try:
+        for _ in range(3):
+            await echo(instance)
+        assert len(asyncio.all_tasks()) < tasks + 20
+    finally:
+        for one in flooding:
+            one.cancel()
+        await asyncio.gather(*flooding, return_exceptions=True)
     await end(instance)
 
 

@@ -7,6 +7,7 @@ another: it may keep its callers waiting.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,7 @@ from insula.daemon.lifecycle.carrying_out import Allowed
 from insula.daemon.lifecycle.lines import Line
 from insula.daemon.lifecycle.running import RunningQube
 from insula.daemon.model.qube import Qube
+from insula.daemon.rpc.pace import SLICE
 from insula.protocol.errors import ReportableError
 from insula.protocol.policy.answer import Answer
 from insula.protocol.policy.evaluation import Request
@@ -40,7 +42,8 @@ CarryOut = Callable[[Allowed], Awaitable[None]]
 class _Caller:
     """A running qube and its calls that are not connected yet: those of which an answer is due.
 
-    text: bytes of their names. turn: whose decision is next.
+    text: bytes of their names. turn: whose decision is next. spent: seconds on decisions, since
+    others had their turn.
     """
 
     qube: Qube
@@ -48,6 +51,7 @@ class _Caller:
     calls: int = 0
     text: int = 0
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    spent: float = 0.0
     lines: dict[str, Line["_Call"]] = field(default_factory=dict)
 
 
@@ -109,8 +113,10 @@ class Routing:
         """Have a call decided; one that is allowed goes on in the line of its target."""
         caller, goes_on = call.caller, False
         try:
-            async with caller.turn:  # One decision in a turn of the loop, however many are due.
-                await asyncio.sleep(0)
+            async with caller.turn:
+                if caller.spent >= SLICE:
+                    await asyncio.sleep(0)
+                    caller.spent = 0.0
             goes_on = caller.running.link.open and await self._is_allowed(call)
         finally:
             if not goes_on:
@@ -121,6 +127,7 @@ class Routing:
     async def _is_allowed(self, call: _Call) -> bool:
         caller, trigger = call.caller, call.trigger
         request = Request.of(trigger.service, caller.qube.name, trigger.target, trigger.source)
+        begun = time.thread_time()
         try:
             answer = await self._decide(request)
         except ReportableError as error:
@@ -129,6 +136,8 @@ class Routing:
         except Exception:
             log.exception("call not decided", extra=call.told)
             return False
+        finally:
+            caller.spent += time.thread_time() - begun
         if answer is None:
             log.info("call denied", extra=call.told)
             return False
