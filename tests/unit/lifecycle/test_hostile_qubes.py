@@ -173,10 +173,14 @@ async def test_messages_without_end_keep_nobody_waiting(instance: Instance, said
     await end(instance)
 
 
-async def test_one_that_reads_no_answer_is_not_heard(instance: Instance) -> None:
+async def test_one_that_reads_no_answer_is_not_heard(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much time it is given."""
+    monkeypatch.setattr(agent_link, "Pace", partial(Pace, share=1.0, burst=TIMEOUT))
     bad = await started(instance, "bad")
     link = instance.world.running[instance.system.named("bad").uuid].link
-    request, most = trigger("vault", "test.Nothing"), 64 << 20
+    request, most = trigger("vault", "test.Nothing"), 16 << 20
     said, still = 0, 0
     async with asyncio.timeout(TIMEOUT):
         while still < 20 and said < most:  # Until for a while not a byte was taken.
