@@ -186,10 +186,13 @@ def test_a_window_without_pixels_shows_its_part_of_the_whole_screen(
     )  # fmt: skip
     assert shown(desktop, "part").outer == Rect(400, 300, 200, 150)
     wait_for(lambda: RED in inside(desktop.pixels(Rect(400, 300, 112, 150)), 2), "its pixels")
-    assert inside(desktop.pixels(Rect(512, 302, 86, 146)), 1) == {0xFFFFFF}
+    beside = Rect(512, 302, 86, 146)
+    wait_for(lambda: inside(desktop.pixels(beside), 1) == {0xFFFFFF}, "its background beside them")
     agent.send(Unmap(0), Configure(5, 300, 300, 200, 150, 1), ShmImage(5, 0, 0, 200, 150))
-    wait_for(lambda: RED in inside(desktop.pixels(Rect(480, 310, 18, 100)), 1), "more of them")
-    assert ring(desktop.pixels(Rect(300, 300, 200, 150)), 2) == {BLUE}
+    moved = Rect(300, 300, 200, 150)
+    wait_for(lambda: shown(desktop, "part").outer == moved, "its new place")
+    wait_for(lambda: inside(desktop.pixels(moved), 2) == {RED}, "more of them")
+    assert ring(desktop.pixels(moved), 2) == {BLUE}
 
 
 def test_dialogs_of_each_other_hold_up_nobody(desktop: XServer, agent: Hostile) -> None:
