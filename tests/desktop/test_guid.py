@@ -17,9 +17,14 @@ import pytest
 
 from insula.desktop.guid_options import parse, read
 from insula.protocol.gui.geometry import Rect
-from insula.protocol.gui.messages import ClipboardData, ClipboardRequest
+from insula.protocol.gui.messages import (
+    ClipboardData,
+    ClipboardRequest,
+    WindowDump,
+    WindowDumpAck,
+)
 from tests.desktop.hostile import Hostile, red_region, shown, window
-from tests.desktop.joined import SOURCES, TIMEOUT, XServer, running, wait_for
+from tests.desktop.joined import SOURCES, TIMEOUT, XServer, inside, running, wait_for
 
 GREETING = "0800010000050000000400001800000001140000"
 
@@ -102,6 +107,19 @@ def test_a_daemon_serves_one_agent_after_another_until_told_to_end(place: Place)
         process.send_signal(signal.SIGTERM)
         assert process.wait(TIMEOUT) == 0
         assert not mark.exists()
+
+
+def test_without_the_qubes_pixels_windows_stay_empty_and_dumps_are_confirmed(place: Place) -> None:
+    listener = place.listen()
+    del place.environment["INSULA_PIXELS"]
+    with running(place.guid("-f"), place.environment):
+        agent = place.agent(listener)
+        agent.send(*window(1, Rect(100, 100, 300, 200), b"empty"))
+        agent.send(WindowDump(1, 1, 1, 32, (2**32 - 1,)))
+        for _ in range(2):
+            agent.received(WindowDumpAck)
+        at = shown(place.desktop, "empty").outer
+        wait_for(lambda: inside(place.desktop.pixels(at), 4) == {0xFFFFFF}, "its background")
 
 
 def test_breaking_the_protocol_ends_the_daemon(place: Place) -> None:

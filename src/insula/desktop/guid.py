@@ -2,7 +2,7 @@
 
 The viewer is a process of its own, without a jail; this one is its session. Environment beside that
 of the socket vchan: INSULA_PIXELS, a sealed file in place of the qube's pixel region, without which
-no image can be shown; INSULA_GUI_RUN in place of /run/qubes.
+windows stay empty; INSULA_GUI_RUN in place of /run/qubes.
 """
 
 import asyncio
@@ -173,6 +173,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         given, options = guid_options.parse(words)
         run = Path(os.environ.get("INSULA_GUI_RUN", "/run/qubes"))
+        options["no_pixels"] = "INSULA_PIXELS" not in os.environ
         config = {
             "name": given.name, "color": given.color, "label": given.label, "options": options,
         }  # fmt: skip

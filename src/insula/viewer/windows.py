@@ -307,7 +307,7 @@ class Windows:
                 window.add_dirty(part)
 
     def _dump(self, window: Window, message: WindowDump) -> None:
-        window.image = self._region.image(message)
+        window.image = None if self._config.no_pixels else self._region.image(message)
         self._send(WindowDumpAck(window.id))
 
     def _name(self, window: Window, message: WindowName) -> None:
