@@ -200,6 +200,58 @@ def test_the_clipboard_asks_the_policys_socket(place: Place) -> None:
     assert asked == [prelude + b"vault\0work"] * 2
 
 
+def test_the_clipboard_by_calls(place: Place) -> None:
+    listener = place.listen()
+    programs = place.directory / "bin"
+    programs.mkdir()
+    said, copied = programs / "said", programs / "copied"
+    copied.write_bytes(b"by call")
+    program = programs / "qvm-run"
+    program.write_text(
+        f'#!/bin/sh\necho "$*" >> {said}\n'
+        f'case "$*" in *Copy) cat {copied};; *) cat > {programs}/pasted;; esac\n'
+    )
+    program.chmod(0o755)
+    place.environment["PATH"] = f"{programs}:{os.environ['PATH']}"
+    run = place.directory / "run"
+    with running(place.guid("-f", "-Q", "--max-clipboard-size=256"), place.environment):
+        agent = place.agent(listener)
+        agent.send(*window(1, Rect(100, 100, 300, 200), b"calls"))
+        frame = str(shown(place.desktop, "calls").frame)
+        activate = ("xdotool", "windowactivate", "--sync", frame, "key")
+        place.desktop.run(*activate, "ctrl+shift+c")
+        source = run / "qubes-clipboard.bin.source"
+        metadata = run / "qubes-clipboard.bin.metadata"
+        wait_for(lambda: metadata.exists() and b'"qrexec_clipboard":1,' in metadata.read_bytes(),
+                 "the text")  # fmt: skip
+        assert source.read_bytes() == b"work"
+        assert (run / "qubes-clipboard.bin").read_bytes() == b"by call"
+        copied.write_bytes(bytes(257))
+        place.desktop.run(*activate, "ctrl+shift+c")
+        wait_for(lambda: b'"oversized_request":1,' in metadata.read_bytes(), "the refusal")
+        (run / "qubes-clipboard.bin").write_bytes(b"for work")
+        source.write_bytes(b"vault")
+        policy = place.undo.enter_context(socket.socket(socket.AF_UNIX))
+        policy.bind(str(place.directory / "instance/policy.EvalSimple"))
+        policy.listen()
+        policy.settimeout(TIMEOUT)
+        place.desktop.run(*activate, "ctrl+shift+v")
+        connection, _ = policy.accept()
+        with connection:
+            while connection.recv(4096):
+                pass
+            connection.sendall(b"result=allow\n")
+        pasted = programs / "pasted"
+        wait_for(lambda: pasted.exists() and pasted.read_bytes() == b"for work", "the paste")
+        assert agent.settle()
+        heard = (ClipboardRequest, ClipboardData)
+        assert not any(isinstance(one, heard) for one in agent.heard)
+    assert [line.split()[-2:] for line in said.read_text().splitlines()] == [
+        ["work", "qubes.ClipboardCopy"], ["work", "qubes.ClipboardCopy"],
+        ["work", "qubes.ClipboardPaste"],
+    ]  # fmt: skip
+
+
 def test_daemon_and_agent_of_ours_speak_with_each_other(
     place: Place, qube_display: XServer
 ) -> None:
@@ -234,6 +286,7 @@ def test_options_of_the_command_line_are_before_those_of_the_file(tmp_path: Path
     assert (given.domid, given.name, given.color, given.label) == (7, "work", "cc0000", 1)
     assert options == {
         "allow_fullscreen": True, "override_redirect": "disabled", "invisible": False,
+        "rpc_clipboard": False,
         "trayicon_mode": "tint+border1", "window_background_color": "101010",
         "max_clipboard_size": 1000, "title_prefix": False, "properties": [],
         "screensaver_names": ["locker"],

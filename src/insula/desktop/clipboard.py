@@ -132,6 +132,7 @@ class Clipboard:
         found: dict[str, int | str] = {
             **dict.fromkeys(_FIELDS, 0),
             "vmname": f'"{qube}"',
+            "qrexec_clipboard": int(record.fields.get("by_call") is True),
             "buffer_size": record.number("limit"),
             "protocol_version_xside": MAJOR << 16 | MINOR,
             "protocol_version_vmside": record.number("version"),

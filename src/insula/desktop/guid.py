@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from insula.client import instance
-from insula.desktop import guid_options
+from insula.desktop import guid_options, service_calls
 from insula.desktop.clipboard import Clipboard
 from insula.desktop.hearing import Hearing
 from insula.desktop.xdisplay import DisplayError
@@ -104,7 +104,11 @@ class Daemon(NamedTuple):
 
     async def _hear(self, connection: socket.socket) -> None:
         hearing = Hearing(
-            Clipboard(self.run, _paste_allowed), tell=_tell, ends=_ends, kill=_kill_qube
+            Clipboard(self.run, _paste_allowed),
+            tell=_tell,
+            ends=_ends,
+            kill=_kill_qube,
+            call=_call_qube,
         )
         try:
             await hearing.hear(self.name, connection)
@@ -155,6 +159,14 @@ async def _ends(qube: str) -> bool:
 
 async def _kill_qube(qube: str) -> None:
     await _run("qvm-kill", "--", qube)
+
+
+async def _call_qube(qube: str, service: str, given: bytes, most: int) -> bytes | None:
+    try:
+        return await service_calls.call(qube, service, given, most, command=("qvm-run",))
+    except OSError as error:
+        print(f"qvm-run: {error}", file=sys.stderr, flush=True)
+        return None
 
 
 async def _run(*arguments: str) -> int | None:

@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "-K", "--kill", metavar="PID", type=int, help="a daemon that ends once we serve"
     )
+    made.add_argument("-Q", "--qrexec-clipboard", action="store_true", help="copy by calls")
     made.add_argument("-I", "--invisible", action="store_true", help="show nothing")
     made.add_argument("-p", "--property", metavar="NAME=TYPE:VALUE", type=_property,
                       action="append", help="of windows; s text, a atom, c numbers")  # fmt: skip
@@ -62,6 +63,7 @@ def parse(words: Sequence[str] | None) -> tuple[argparse.Namespace, Options]:
     given = parser().parse_args(words)
     options = read(given.config.read_text("utf-8")) if given.config is not None else {}
     options["title_prefix"] = given.title_name
+    options["rpc_clipboard"] = given.qrexec_clipboard
     options["invisible"] = given.invisible
     options["properties"] = (given.property or [])[:_MOST_PROPERTIES]
     for name in ("trayicon_mode", "max_clipboard_size", "override_redirect"):

@@ -9,10 +9,14 @@ from contextlib import suppress
 from insula.desktop.clipboard import Clipboard
 from insula.protocol.errors import ProtocolError
 from insula.protocol.viewing import (
+    COPIED,
     COVER,
+    EMPTY,
+    MAX_RAW,
     NOTICES,
     OLD_AGENT,
     OLD_DOM0,
+    OVERSIZED,
     PROTOCOL,
     Record,
     encode,
@@ -20,6 +24,8 @@ from insula.protocol.viewing import (
 )
 
 _CHUNK = 65_536
+_COPY, _PASTE = "qubes.ClipboardCopy", "qubes.ClipboardPaste"
+_MOST_SAID = 4_096  # bytes that a service says which is to say nothing
 _MOST_LINES = 8  # that wait to be shown
 _BETWEEN_NOTICES = 10.0  # seconds, of one kind and one qube
 _WORDS = {
@@ -46,13 +52,18 @@ class Hearing:
         tell: Callable[[str], Awaitable[None]],
         ends: Callable[[str], Awaitable[bool]],
         kill: Callable[[str], Awaitable[None]],
+        call: Callable[[str, str, bytes, int], Awaitable[bytes | None]],
     ) -> None:
-        """tell: show the person a line. ends: ask whether a suspicious qube is to end."""
+        """tell: show the person a line. ends: ask whether a suspicious qube is to end.
+
+        call: give bytes to a qube's service, and take at most so many.
+        """
         self._clipboard = clipboard
         self._turn = asyncio.Lock()  # one after the other, in the order in which they came
         self._tell = tell
         self._ends = ends
         self._kill = kill
+        self._call = call
         self._telling: set[asyncio.Future[None]] = set()
         self._told: dict[tuple[str, str], float] = {}
 
@@ -96,14 +107,33 @@ class Hearing:
                 async with self._turn:
                     text, words = await asyncio.to_thread(self._clipboard.paste, qube, record)
                 answer = Record({"op": "nothing"})
-                if text is not None:
+                if text is not None and record.fields.get("by_call") is True:
+                    if await self._call(qube, _PASTE, text, _MOST_SAID) is None:
+                        words = f"Not pasted: {qube} did not take the text, which is wiped."
+                elif text is not None:
                     answer = Record({"op": "text", "window": record.number("window")}, text)
                 await _send(connection, answer)
                 self._say(words)
+            case "fetch":
+                await self._fetch(qube, record)
             case "notice":
                 self._notice(qube, record.text("kind"))
             case op:
                 raise ProtocolError(f"no such operation: {op!r}")
+
+    async def _fetch(self, qube: str, record: Record) -> None:
+        """Get a qube's text by a call."""
+        limit = min(record.number("limit"), MAX_RAW)
+        text = await self._call(qube, _COPY, b"", limit + 1)
+        if text is None:
+            self._say(f"Not copied: {qube} did not give its clipboard.")
+            return
+        outcome = EMPTY if not text else OVERSIZED if len(text) > limit else COPIED
+        fields = {**record.fields, "outcome": outcome, "size": len(text), "by_call": True}
+        made = Record(fields, text if outcome == COPIED else b"")
+        async with self._turn:
+            words = await asyncio.to_thread(self._clipboard.copied, qube, made)
+        self._say(words)
 
     def _notice(self, qube: str, kind: str) -> None:
         if kind not in NOTICES:

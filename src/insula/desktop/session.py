@@ -20,7 +20,7 @@ from insula.client import instance, local_socket
 from insula.client.admin import call
 from insula.client.errors import QubesDaemonCommunicationError, QubesException
 from insula.client.events import events
-from insula.desktop import bus
+from insula.desktop import bus, service_calls
 from insula.desktop.asking import put_questions
 from insula.desktop.clipboard import Clipboard
 from insula.desktop.hearing import Hearing
@@ -59,6 +59,7 @@ class Session:
             tell=partial(tell, run),
             ends=partial(ends, run),
             kill=_kill,
+            call=service_calls.call,
         )
         self._shown: dict[str, asyncio.Task[None]] = {}
         self._menus = Menus(_ask)

@@ -6,13 +6,15 @@ viewer says but what a viewer decides anyway: which keys the person pressed in i
 | from | op | fields; raw bytes | what |
 |---|---|---|---|
 | viewer | copied | time, outcome, size, limit, version, paste_key; the text | for the copy key |
-| viewer | paste | time, window, limit, version | the paste key was pressed |
+| viewer | paste | time, window, limit, version, by_call | the paste key was pressed |
+| viewer | fetch | time, limit, version, paste_key | the copy key; the text comes by a call |
 | viewer | notice | kind: one of NOTICES | something that the person should know |
 | viewer | suspicious | what: for the log | whether the qube is to end? |
 | session | text | window; the text | what is pasted |
 | session | nothing | | nothing is pasted |
 | session | go_on | | the suspicious message is dropped, the qube goes on |
 
+by_call: the text goes to the qube by a call, not by the viewer (gui.md section 9.7).
 Times are the X server's, in milliseconds modulo 2**32. outcome is one of OUTCOMES.
 """
 

@@ -76,6 +76,11 @@ class Clipboard:
         return self._keycodes[sequence] == keycode
 
     def _copy(self, window: int, at: int) -> None:
+        if self._config.rpc_clipboard:
+            limit, version = self._sizes()
+            key = self._config.paste_key_text
+            self._link.say("fetch", time=at, limit=limit, version=version, paste_key=key)
+            return
         self._asked = at, time.monotonic() + _COPY_TIME
         self._send(ClipboardRequest(window))
 
@@ -83,7 +88,10 @@ class Clipboard:
         if self._link.there:
             self._pasting = time.monotonic() + _PASTE_TIME
             limit, version = self._sizes()
-            self._link.say("paste", time=at, window=window, limit=limit, version=version)
+            by_call = self._config.rpc_clipboard
+            self._link.say(
+                "paste", time=at, window=window, limit=limit, version=version, by_call=by_call
+            )
 
     def received(self, message: ClipboardData) -> None:
         """Pass on what the qube answers to the copy key."""

@@ -39,6 +39,7 @@ class Config(NamedTuple):
     invisible: bool = False
     no_pixels: bool = False  # the qube's cannot be reached: windows stay empty
     properties: tuple[tuple[str, str, str], ...] = ()  # of windows: name, type, value
+    rpc_clipboard: bool = False  # the clipboard goes by calls
     tray_mode: Mode = parse_tray_mode(_TRAY_MODE)
 
 
@@ -65,6 +66,7 @@ def parse(text: str) -> Config:
             windows_count_limit=int(options.get("windows_count_limit", MAX_WINDOWS)),
             screensavers=tuple(options.get("screensaver_names", ("xscreensaver",)))[:_MOST_LOCKERS],
             events_max_delay=int(options.get("events_max_delay", 0)),
+            rpc_clipboard=bool(options.get("rpc_clipboard", False)),
             no_pixels=bool(options.get("no_pixels", False)),
             invisible=bool(options.get("invisible", False)),
             properties=tuple((str(a), str(b), str(c)) for a, b, c in options.get("properties", ())),

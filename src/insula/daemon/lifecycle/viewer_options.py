@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 def viewer_options(own: Mapping[str, str], system: Mapping[str, str]) -> dict[str, object]:
     """What a viewer is told, by the names of gui.md section 16; a bad value is passed over."""
-    found: dict[str, object] = {}
+    found: dict[str, object] = {"rpc_clipboard": True} if own.get("rpc-clipboard") else {}
     for option, read in _OPTIONS.items():
         name = option.replace("_", "-")
         for features, feature in ((own, f"gui-{name}"), (system, f"gui-default-{name}")):
