@@ -13,7 +13,7 @@ from insula.client.app import App, Qube
 from insula.client.errors import QubesException
 from insula.menus.host import Place, write_menu
 from insula.menus.pictures import Picture, shrunk
-from insula.menus.store import Kept, Store
+from insula.menus.store import BusyError, Kept, Store
 from insula.menus.system import MenuQube, menu_qubes
 from insula.protocol.errors import ProtocolError, ReportableError
 from insula.protocol.menus import take_applications
@@ -119,6 +119,8 @@ def main(words: Sequence[str] | None = None) -> int:
             qube = app.domains[name]
             if qube.klass in _TELLING and not store.of(name).told:
                 ask(qube, store)
+        except BusyError:
+            continue  # Somebody asks it already.
         except (ReportableError, ProtocolError) as error:
             print(f"the menu of {name}: {error}", file=sys.stderr)
             code = 1

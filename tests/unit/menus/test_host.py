@@ -210,6 +210,9 @@ def test_a_template_that_never_told_is_asked_once_it_runs(
     system.qubes["debian"].state = "Running"
     (instance / "applications").write_text("new.desktop:Name=New\nnew.desktop:Icon=folder\n")
     (instance / "folder").write_bytes(b"1 1\n" + bytes((128, 128, 128, 255)))
+    with store.only_changer("debian"):
+        assert main(["debian"]) == 0
+    assert system.calls == []
     assert main(["debian"]) == 0
     assert "debian-new" in shown(menu)
     assert store.picture("debian", "new") == Picture(1, 1, bytes((128, 128, 128, 255)))
