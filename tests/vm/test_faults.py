@@ -132,7 +132,7 @@ def test_no_room_on_the_disk_is_said_and_loses_nothing(
     name = qubes[0]
     instance.say("qvm-run", "-p", name, "echo kept > note")
     instance.say("qvm-shutdown", "--wait", name)
-    with _no_room(instance.home / "volatile"):
+    with _no_room(instance.home / "volatile", instance.status()["pid"]):
         failed = instance.command("qvm-start", name)
         assert failed.returncode == 1
         assert b"no space left" in failed.stderr
@@ -143,13 +143,16 @@ def test_no_room_on_the_disk_is_said_and_loses_nothing(
 
 
 @contextmanager
-def _no_room(place: Path) -> Iterator[None]:
-    """A full file system at place for the length of the block."""
+def _no_room(place: Path, pid: int) -> Iterator[None]:
+    """A full file system at place for the length of the block, where a process sees it."""
     options = f"size=8k,mode=700,uid={os.getuid()},gid={os.getgid()}"
     as_root = [] if os.geteuid() == 0 else ["sudo"]
-    subprocess.run([*as_root, "mount", "-t", "tmpfs", "-o", options, "none", place], check=True)
+    there = [*as_root, "nsenter", "--target", str(pid), "--mount"]
+    mount = ["mount", "-t", "tmpfs", "-o", options, "none", str(place)]
+    subprocess.run([*there, *mount], check=True)
     try:
-        with (place / "filling").open("wb", buffering=0) as filling:
+        seen = Path(f"/proc/{pid}/root", *place.parts[1:])
+        with (seen / "filling").open("wb", buffering=0) as filling:
             while True:
                 try:
                     filling.write(bytes(4096))
@@ -157,7 +160,7 @@ def _no_room(place: Path) -> Iterator[None]:
                     break
         yield
     finally:
-        subprocess.run([*as_root, "umount", place], check=True)
+        subprocess.run([*there, "umount", str(place)], check=True)
 
 
 def test_bytes_that_are_no_request_harm_nobody(instance: Instance, qubes: tuple[str, str]) -> None:

@@ -281,9 +281,7 @@ def _package(repository: Path) -> str:
     )
     (tree / "DEBIAN" / "control").write_text(control)
     file = repository / f"{name}.deb"
-    subprocess.run(
-        ["dpkg-deb", "-q", "--root-owner-group", "-b", tree, file], check=True, timeout=60
-    )
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-b", tree, file], check=True, timeout=60)
     content = file.read_bytes()
     listed = f"Filename: ./{file.name}\nSize: {len(content)}\n"
     listed += f"SHA256: {hashlib.sha256(content).hexdigest()}\n"
