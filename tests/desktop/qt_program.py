@@ -23,8 +23,8 @@ def main(title: str, text: str) -> int:
     field.setWindowTitle(title)
     field.resize(300, 100)
     field.textChanged.connect(lambda typed: print(typed, flush=True))
-    field.show()
     application.clipboard().setText(text)
+    field.show()
     return application.exec()
 
 

@@ -63,10 +63,11 @@ class Tray:
 
     def serve(self) -> int:
         """Take the next icon in; returns it."""
+        opcode = self.server.atom("_NET_SYSTEM_TRAY_OPCODE")
 
         def asked() -> int | None:
             event = self.connection.poll_for_event()
-            if isinstance(event, xcffib.xproto.ClientMessageEvent):
+            if isinstance(event, xcffib.xproto.ClientMessageEvent) and event.type == opcode:
                 return int(event.data.data32[2])
             return None
 
@@ -152,6 +153,7 @@ def test_an_icons_place_is_told_and_its_wishes_are_not_granted(
     desktop: XServer, region: int
 ) -> None:
     with tray_on(desktop) as tray, Hostile.against(desktop, region, minor=8) as agent:
+        desktop.run("xdotool", "mousemove", "1270", "1020")
         agent.send(*icon(1, 32))
         frame = tray.serve()
         at = Configure(1, *tray.place(), 0)
