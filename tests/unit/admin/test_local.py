@@ -162,7 +162,8 @@ async def test_a_caller_that_goes_away_while_its_disposable_starts_takes_it_alon
     await _until(lambda: "domain-pre-spawn" in served.instance.names())
     (made,) = _disposables(served.instance)
     caller.close()
-    await _until(lambda: not served.instance.system.has_name(made.name))
+    await _until(lambda: "domain-delete" in served.instance.names())
+    assert not served.instance.system.has_name(made.name)
     assert "domain-start" not in served.instance.names(made.name)
     assert served.instance.processes() == set()
     assert served.instance.world.store.load().runs == []
