@@ -111,13 +111,20 @@ class Uplinks:
         return None
 
     async def close(self, uuid: UUID) -> None:
-        """Close a way out; returns when nothing of it is left."""
+        """Close a way out; returns when nothing of it is left.
+
+        Raises:
+            UplinkError: it does not end.
+        """
         name = _name(uuid)
         with suppress(KeyError):
             await self._keeper.kill(name)
-            async with asyncio.timeout(_END_TIMEOUT):
-                while (await self._keeper.list())[name].exit is None:
-                    await asyncio.sleep(_UP_POLL)
+            try:
+                async with asyncio.timeout(_END_TIMEOUT):
+                    while (await self._keeper.list())[name].exit is None:
+                        await asyncio.sleep(_UP_POLL)
+            except TimeoutError:
+                raise UplinkError(f"passt does not end within {_END_TIMEOUT:.0f} s") from None
             await self._keeper.forget(name)
 
 
