@@ -103,7 +103,10 @@ def test_a_listener_of_the_computer_itself_is_out_of_reach(
     )
     with beyond.listener("127.0.0.1", 9555) as loopback, beyond.listener("0.0.0.0", 9556) as any_:
         within(instance, "t-net", seize)
-        for host, port in (("127.0.0.1", 9555), ("10.0.2.2", 9555), ("127.9.9.9", 9556)):
+        for host, port in (
+            *(("127.0.0.1", 9555), ("10.0.2.2", 9555)),
+            *(("127.9.9.9", 9556), ("10.0.2.2", 9556), (HOST, 9556)),
+        ):
             within(instance, "t-net", _TCP.format(host=host, port=port, wait=2))
             within(instance, "t-net", _UDP.format(host=host, port=port, wait=1))
         within(instance, "t-net", free)
